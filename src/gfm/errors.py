@@ -1,0 +1,13 @@
+"""Errors meant for the user: each message is one line that names the thing and the fix."""
+
+
+class GfmError(Exception):
+    """Something the user can mend; the command line prints its message alone and exits with 2."""
+
+
+class DataError(GfmError):
+    """Data that cannot be used as a whole (a missing source, a failed validation); single bad files are quarantined."""
+
+
+class WeightsError(GfmError):
+    """Weights that are missing, of another architecture, or not what they are declared to be."""

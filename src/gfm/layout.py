@@ -1,0 +1,33 @@
+"""Where each stage writes, relative to the working folder (the repository, or a workspace made by `gfm workspace`)."""
+
+from pathlib import Path
+
+COLLECTION = Path("data/geopile")
+MANIFEST = COLLECTION / "manifest.parquet"
+QUARANTINE = COLLECTION / "quarantine.csv"
+TASKS = Path("data/tasks")
+SPLITS = Path("data/splits")
+COLLECTION_SPLIT = SPLITS / "collection.parquet"
+LEAKS = SPLITS / "leaks.csv"
+EXPECTATIONS = Path("expectations")
+ENCODERS = Path("models/encoders")
+TASK_MODELS = Path("models/tasks")
+REPORTS = Path("reports")
+VALIDATION = REPORTS / "validation.json"
+RESULTS = REPORTS / "results.csv"
+REPORT = REPORTS / "report.html"
+
+
+def task_index(task: str) -> Path:
+    """The table of one task's samples: files, target, place, split."""
+    return TASKS / f"{task}.parquet"
+
+
+def encoder_folder(name: str) -> Path:
+    """One encoder: `config.json` and `model.safetensors`, loadable by timm's `local-dir:`."""
+    return ENCODERS / name
+
+
+def task_folder(task: str, model: str) -> Path:
+    """What fine-tuning one model on one task leaves: scores, history, weights, pictures."""
+    return TASK_MODELS / task / model

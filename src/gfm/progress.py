@@ -1,0 +1,47 @@
+"""Progress for anything that takes more than a few seconds: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+LINE_EVERY_S = 5.0  # between plain lines, so that a log stays readable
+
+
+def say(line: str) -> None:
+    """One plain line of what happened, for the terminal and for logs."""
+    print(line, flush=True)
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
+    """Yield `items`, showing how many are done, the rate and the time left."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # type: ignore[arg-type]
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=what, total=total, unit=unit, dynamic_ncols=True, leave=True)
+        return
+    start = last = time.monotonic()
+    count = 0
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last = now
+            say(_line(what, count, total, unit, now - start))
+    seconds = time.monotonic() - start
+    if seconds >= LINE_EVERY_S:
+        say(_line(what, count, total, unit, seconds))
+
+
+def _line(what: str, count: int, total: int | None, unit: str, seconds: float) -> str:
+    rate = count / max(seconds, 1e-9)
+    if not total:
+        return f"{what}: {count} {unit}, {rate:.1f} {unit}/s"
+    left = max(total - count, 0) / max(rate, 1e-9)
+    return f"{what}: {count}/{total} {unit} ({count / total:.0%}), {rate:.1f} {unit}/s, {left:.0f} s left"
