@@ -87,8 +87,13 @@ class SourceBase(Section):
     gsd_m: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None  # metres a pixel, or a range; None: from the file
     licence: str
     citation: str = ""
+    composite: dict[str, str] = {}  # which stored band stands for each of geopile.bands, where the names differ
     include: list[str] = []  # glob patterns under root; empty: the format's own
     limit: PositiveInt | None = None  # keep at most so many tiles, chosen by hash
+
+    def stored_bands(self, bands: list[str]) -> list[str]:
+        """The stored bands that fill the collection's `bands`, in that order."""
+        return [self.composite.get(band, band) for band in bands]
 
 
 class ScenesSource(SourceBase):
@@ -416,11 +421,15 @@ class Params(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         for name, source in self.geopile.sources.items():
-            missing = [band for band in self.geopile.bands if band not in source.imagery.bands]
+            for band in source.composite:
+                if band not in self.geopile.bands:
+                    raise ValueError(f"geopile.sources.{name}.composite.{band} is not one of geopile.bands")
+            missing = [band for band in source.stored_bands(self.geopile.bands) if band not in source.imagery.bands]
             if missing:
                 raise ValueError(
                     f"geopile.sources.{name}.imagery.bands lacks {', '.join(missing)}, which geopile.bands asks for; "
-                    f"it has {', '.join(source.imagery.bands)}"
+                    f"it has {', '.join(source.imagery.bands)}: add it, or say in geopile.sources.{name}.composite "
+                    f"which stored band stands for it"
                 )
         if isinstance(self.teacher, SupervisedTeacher):
             for name in self.teacher.sources:
@@ -492,6 +501,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be overridden
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.YAMLError(f"key {key!r} stands twice ({key_node.start_mark})")
