@@ -154,7 +154,7 @@ def results(params: ParamsFile = DEFAULT) -> None:
 def main() -> None:
     """Run a command; an error meant for the user is its one line and exit code 2."""
     try:
-        app()
+        app(prog_name="gfm")
     except GfmError as error:
-        print(f"gfm: {error}", file=sys.stderr)
+        print(f"gfm: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ PARAMS_FILE = Path("params.yaml")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
+StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imagery marks nodata with nan
 # Names become folder names, MLflow names and DVC stage names, so they stay plain.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Scalar = bool | int | float | str
@@ -54,7 +56,7 @@ class ParameterError(GfmError):
 class Section(BaseModel):
     """A group of parameters; unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Paths(Section):
@@ -73,7 +75,7 @@ class Imagery(Section):
     dtype: Literal["uint8", "uint16", "int16", "float32"] = "uint8"
     bands: dict[str, PositiveFloat | None] = {"R": 0.665, "G": 0.560, "B": 0.490}  # name -> wavelength, um; file order
     scale: PositiveFloat = 1 / 255
-    nodata: float | None = None  # stored value that means "no measurement" in every band
+    nodata: StoredValue | None = None  # stored value that means "no measurement" in every band
 
 
 # ---------------------------------------------------------------- pretraining collection
@@ -84,7 +86,9 @@ class SourceBase(Section):
 
     root: str  # folder under paths.raw
     imagery: Imagery = Imagery()
-    gsd_m: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None  # metres a pixel, or a range; None: from the file
+    gsd_m: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = (
+        None  # metres a pixel, or a range; None: from the file
+    )
     licence: str
     citation: str = ""
     composite: dict[str, str] = {}  # which stored band stands for each of geopile.bands, where the names differ
@@ -138,11 +142,15 @@ class Quality(Section):
 class Geopile(Section):
     """The pretraining collection: sources -> tiles -> quality -> duplicates -> shards + manifest."""
 
-    bands: list[str] = ["R", "G", "B"]  # what each stored image holds, in this order; every source must have them
+    bands: list[str] = Field(default=["R", "G", "B"], min_length=1)  # of each stored image, in this order
     tile_px: PositiveInt = 256  # side of tiles cut from scenes
     shard_mb: PositiveFloat = 64.0  # a shard is closed when it passes this size
-    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95  # of tiles cut from scenes; image files are kept as they are
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 3  # dHash Hamming distance that counts as the same picture
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = (
+        95  # of tiles cut from scenes; image files are kept as they are
+    )
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = (
+        3  # dHash Hamming distance that counts as the same picture
+    )
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
     quality: Quality = Quality()
     sources: dict[Name, Source] = Field(min_length=1)
@@ -153,7 +161,9 @@ class Splits(Section):
 
     val_share: OpenShare = 0.05  # of the collection's places, held out for the pretraining loss
     block_km: PositiveFloat = 2.0  # georeferenced images within one such block of ground are one place
-    leak_bits: Annotated[int, Field(ge=0, le=16)] = 3  # dHash distance (any flip or turn) at which a task image has leaked
+    leak_bits: Annotated[int, Field(ge=0, le=16)] = (
+        3  # dHash distance (any flip or turn) at which a task image has leaked
+    )
 
 
 class Validation(Section):
@@ -171,7 +181,9 @@ class Architecture(Section):
     """A timm architecture: `timm.create_model(name, **args)`."""
 
     name: str = "swin_base_patch4_window7_224"
-    args: dict[str, Scalar | list[Scalar]] = {}  # timm model arguments; `img_size` is set from `image_px` where timm takes it
+    args: dict[
+        str, Scalar | list[Scalar]
+    ] = {}  # timm model arguments; `img_size` is set from `image_px` where timm takes it
     image_px: PositiveInt = 192  # side of the square input
 
 
@@ -201,7 +213,7 @@ class TimmTeacher(Section):
     kind: Literal["timm"]
     architecture: Architecture
     normalisation: Normalisation = Normalisation()
-    weights: LocalFile | Literal["hub"]
+    weights: Literal["hub"] | LocalFile
     sha256: str | None = None  # of the local file; a different file is refused
     batch_norm: Literal["live", "frozen"] = "live"  # frozen: statistics are folded or must not move when fine-tuned
     licence: str
@@ -311,7 +323,9 @@ class ImageMasks(FormatBase):
     images: str = "images"
     masks: str = "masks"
     classes: list[str] = Field(default=["background", "foreground"], min_length=2)
-    foreground: Literal["exact", "above-zero"] = "exact"  # exact: mask values are class ids; above-zero: any value > 0 is class 1
+    foreground: Literal["exact", "above-zero"] = (
+        "exact"  # exact: mask values are class ids; above-zero: any value > 0 is class 1
+    )
     georeference: Literal["none", "slippy"] = "none"
     block_tiles: PositiveInt = 4  # side of a block of slippy-map tiles that is one place
     presence_share: Share = 0.0  # classification of presence: the smallest foreground share that counts as present
@@ -350,6 +364,12 @@ class Finetune(Section):
     workers: NonNegativeInt = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Finetune:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds names a seed twice; the same run twice is no second opinion")
+        return self
+
 
 class Task(Section):
     """One downstream task: what is predicted, from which data, how the model is adapted."""
@@ -371,6 +391,8 @@ class Task(Section):
         }[self.kind]
         if self.data.format not in fitting:
             raise ValueError(f"a {self.kind} task reads {' or '.join(fitting)}, not {self.data.format}")
+        if isinstance(self.data, ImageMasks) and self.positive_class not in (None, *self.data.classes):
+            raise ValueError(f"positive_class = {self.positive_class} is not one of {', '.join(self.data.classes)}")
         return self
 
 
@@ -436,7 +458,9 @@ class Params(Section):
                 if name not in self.geopile.sources:
                     raise ValueError(f"teacher.sources names {name}, which is not in geopile.sources")
                 if not isinstance(self.geopile.sources[name], ClassFoldersSource):
-                    raise ValueError(f"teacher.sources names {name}, which carries no labels (format is not class-folders)")
+                    raise ValueError(
+                        f"teacher.sources names {name}, which carries no labels (format is not class-folders)"
+                    )
         known = {"random", "teacher", *self.pretrain}
         for reserved in ("random", "teacher"):
             if reserved in self.pretrain:
@@ -461,11 +485,15 @@ class Params(Section):
                     f"pretrain.{name}.masking.unit = {run.masking.unit}"
                 )
             if run.start == "teacher" and self.student.architecture.name != self.teacher.architecture.name:
-                raise ValueError(f"pretrain.{name}.start = teacher needs the student to have the teacher's architecture")
+                raise ValueError(
+                    f"pretrain.{name}.start = teacher needs the student to have the teacher's architecture"
+                )
         bands = len(self.geopile.bands)
         for where, norm in (("teacher", self.teacher.normalisation), ("student", self.student.normalisation)):
             if len(norm.mean) != bands or len(norm.std) != bands:
-                raise ValueError(f"{where}.normalisation has {len(norm.mean)} means and {len(norm.std)} stds for {bands} bands")
+                raise ValueError(
+                    f"{where}.normalisation has {len(norm.mean)} means and {len(norm.std)} stds for {bands} bands"
+                )
         for name, task in self.tasks.items():
             if len(task.data.imagery.bands) < bands:
                 raise ValueError(f"tasks.{name}.data.imagery has fewer bands than geopile.bands")
@@ -485,14 +513,15 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raise ParameterError(f"{path}: cannot be read: {error}") from None
     try:
         raw = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        raise ParameterError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
     if not isinstance(raw, dict):
-        raise ParameterError(f"{path}: must hold a mapping of parameters, not {type(raw).__name__}")
+        what = "nothing" if raw is None else f"a {type(raw).__name__}"
+        raise ParameterError(f"{path}: must hold a mapping of parameters, but holds {what}")
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise ParameterError(f"{path}: {_first_line(error)}") from None
+        raise ParameterError(f"{path}: {_first_line(error, raw)}") from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -504,28 +533,109 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be overridden
                 continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = "a list or mapping cannot be a key"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
-                raise yaml.YAMLError(f"key {key!r} stands twice ({key_node.start_mark})")
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    tags = {"scenes", "class-folders", "images", "band-files", "image-masks", "oscd", "bigearthnet", "supervised", "timm"}
-    # pydantic puts the chosen union member into the location; a user knows only the keys that stand in the file.
-    keys = [str(part) for i, part in enumerate(first["loc"]) if not (i and str(part) in tags)]
-    key = ".".join(keys)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "unknown key"
-    elif first["type"] == "missing":
-        message = "is missing"
-    elif first["type"] not in ("value_error", "union_tag_invalid", "union_tag_not_found"):
-        shown = repr(first["input"])
-        message = f"= {shown if len(shown) < 60 else type(first['input']).__name__}: {message[0].lower()}{message[1:]}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key}{': ' if key and not message.startswith('=') else ' ' if key else ''}{message}{more}"
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}: {getattr(error, 'problem', None) or error}"
+    return " ".join(str(error).split())
+
+
+# What pydantic says of a type, in the words of somebody who writes YAML; each continues "KEY = VALUE: must be ...".
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping of keys",
+    "model": "a mapping of keys",
+}
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a name of letters, digits, - and _",
+    r"^[A-Z]{3}$": "three capital letters, such as FRA",
+}
+
+
+def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
+    found = [(_keys(entry, raw), entry) for entry in error.errors()]
+    first = found[0][0]
+    others = len({tuple(keys) for keys, _ in found if keys[: len(first)] != first})
+    # Every branch of a union complains; the one that went deepest into the value is the one that was meant.
+    below = [(keys, entry) for keys, entry in found if keys[: len(first)] == first]
+    deepest = max((keys for keys, _ in below), key=len) if first else first
+    told = [_predicate(entry) for keys, entry in below if keys == deepest]
+    line = told[0][0] + _any_of(list(dict.fromkeys(reason for _, reason in told)))
+    key = ".".join(deepest)
+    return (key + line if key else line.removeprefix(": ")) + (f" (and {others} more)" if others else "")
+
+
+def _keys(entry: Any, raw: Any) -> list[str]:
+    """The location of an error as the keys that stand in the file, without pydantic's labels of union branches."""
+    keys: list[str] = []
+    value, location = raw, entry["loc"]
+    for number, part in enumerate(location, start=1):
+        if part == "[key]":
+            continue
+        if number == len(location) and entry["type"] in ("missing", "extra_forbidden"):
+            keys.append(str(part))
+        elif isinstance(value, dict) and part in (value.get("format"), value.get("kind")):
+            continue
+        elif (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            value = value[part]
+            keys.append(str(part))
+    return keys
+
+
+def _predicate(entry: Any) -> tuple[str, str]:
+    """What is wrong with the value at a key: how to go on after the key, and the reason."""
+    kind, context, value = entry["type"], entry.get("ctx", {}), entry["input"]
+    if kind == "extra_forbidden":
+        return ": ", "unknown key"
+    if kind == "missing":
+        return " ", "is missing"
+    if kind == "value_error":
+        return ": ", entry["msg"].removeprefix("Value error, ")
+    if kind == "union_tag_not_found":
+        return f".{context['discriminator'].strip(chr(39))} ", "is missing"
+    if kind == "union_tag_invalid":
+        tags = context["expected_tags"].replace("'", "")
+        return f".{context['discriminator'].strip(chr(39))} = {context['tag']!r}: ", f"must be one of {tags}"
+    if value is None:
+        return " ", "is empty: give a value, or leave the key out"
+    shown = repr(value)
+    start = f" = {shown}: " if len(shown) < 60 else ": "
+    if kind in ("too_short", "too_long"):
+        bound, limit = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
+        count = context[limit]
+        return start, f"needs at {bound} {count} {'entry' if count == 1 else 'entries'}, not {context['actual_length']}"
+    if kind == "string_too_short":
+        return start, "must not be empty"
+    if kind in ("string_type", "invalid_key"):
+        return start, "must be text" + (" in quotes" if isinstance(value, bool | int | float) else "")
+    if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return start, f"must be {_PATTERNS[context['pattern']]}"
+    if kind.split("_")[0] in _KINDS:
+        return start, f"must be {_KINDS[kind.split('_')[0]]}"
+    return start, entry["msg"].replace("Input should", "must")
+
+
+def _any_of(reasons: list[str]) -> str:
+    """What the branches of a union ask for, as one sentence."""
+    if len(reasons) > 1 and all(reason.startswith("must be ") for reason in reasons):
+        *most, last = (reason.removeprefix("must be ") for reason in reasons)
+        return f"must be {', '.join(most)} or {last}"
+    return " or ".join(reasons)
 
 
 def rebase(raw: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Which of a task's bands stand for the bands of the collection: the same name, else the same colour of light."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gfm.params import ParameterError, Params
+
+SAME_COLOUR_UM = 0.05  # sensors' red, green, blue and near infrared differ by less, from each other by more
+
+
+def matching_bands(params: Params, task: str, wanted: Sequence[str]) -> list[str]:
+    """The task's band for each of `wanted` (bands of the collection), in that order.
+
+    A band of another name matches when its wavelength is the nearest, and within 0.05 um. ParameterError names the
+    band that has no match.
+    """
+    declared = params.tasks[task].data.imagery.bands
+    chosen: list[str] = []
+    for band in wanted:
+        wavelength = _wavelength(params, band)
+        distances = {
+            name: abs(own - wavelength)
+            for name, own in declared.items()
+            if own is not None and wavelength is not None and name not in chosen
+        }
+        nearest = min(distances, key=lambda name: distances[name], default=None)
+        if band in declared:
+            chosen.append(band)
+        elif nearest is not None and distances[nearest] <= SAME_COLOUR_UM:
+            chosen.append(nearest)
+        else:
+            colour = wavelength or "no wavelength"
+            known = ", ".join(f"{name} ({own or 'no wavelength'})" for name, own in declared.items())
+            raise ParameterError(
+                f"tasks.{task}.data.imagery.bands has none for the collection's {band} ({colour}); "
+                f"it has {known}; declare the band, or its wavelength in um"
+            )
+    return chosen
+
+
+def _wavelength(params: Params, band: str) -> float | None:
+    """The band's wavelength as the first source of the collection that has the band declares it, um."""
+    for source in params.geopile.sources.values():
+        if band in source.imagery.bands:
+            return source.imagery.bands[band]
+    return None

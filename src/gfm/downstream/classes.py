@@ -1,0 +1,17 @@
+"""The class that a task's scores are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gfm.params import ParameterError, Task
+
+
+def positive_id(name: str, task: Task, classes: Sequence[str]) -> int | None:
+    """The id of the task's positive class, None where it declares none; ParameterError where it is no class."""
+    if task.positive_class is None:
+        return None
+    if task.positive_class not in classes:
+        known = ", ".join(classes)
+        raise ParameterError(f"tasks.{name}.positive_class = {task.positive_class} is no class; classes are {known}")
+    return classes.index(task.positive_class)

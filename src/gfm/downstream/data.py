@@ -1,0 +1,162 @@
+"""Samples as tensors: read, padded, resized; held in memory when they fit, else read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gfm.downstream.formats import TaskFormat, read_in_threads
+from gfm.downstream.sample import Sample
+from gfm.downstream.tasks.dense import IGNORED
+from gfm.downstream.tasks.task import Batch, TaskSpec
+
+HELD_BYTES = 1 << 30  # all parts of a task together
+TURNS = 8  # four quarter turns, each also mirrored
+
+
+class Chips(Dataset[Batch]):
+    """One part of a task, in the order of its samples; an index list gives a whole batch.
+
+    `bands` are the task's bands in the encoder's order.
+    """
+
+    def __init__(
+        self, data: TaskFormat[Any], samples: Sequence[Sample], bands: Sequence[str], spec: TaskSpec, held: bool
+    ) -> None:
+        self.data = data
+        self.samples = list(samples)
+        self.bands = list(bands)
+        self.spec = spec
+        self.held = held
+        self._image: Tensor | None = None
+        self._target: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def hold(self, what: str) -> None:
+        """Read everything into memory now, if this part is to be held."""
+        if not self.held or self._image is not None:
+            return
+        chips = list(read_in_threads(self._read, self.samples, what, "chips"))
+        self._image = torch.stack([image for image, _ in chips])
+        self._target = torch.stack([target for _, target in chips])
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        index = torch.as_tensor(numbers)
+        if self._image is not None and self._target is not None:
+            return Batch(self._image[index], self._target[index])
+        chips = [self._read(self.samples[number]) for number in numbers]
+        return Batch(torch.stack([image for image, _ in chips]), torch.stack([target for _, target in chips]))
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.__getitems__([number])
+
+    def target(self, number: int) -> Tensor:
+        """The target of one sample."""
+        return self._read_target(self.samples[number]) if self._target is None else self._target[number]
+
+    def targets(self) -> Tensor:
+        """All targets of the part, (N, …)."""
+        return (
+            torch.stack([self.target(number) for number in range(len(self))]) if self._target is None else self._target
+        )
+
+    def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        images = self.data.images(sample, self.bands)
+        if self.spec.mask_px is not None:
+            images = [_padded(image, self.spec.mask_px, 0) for image in images]
+        stack = np.stack([_resized(image, self.spec.image_px) for image in images])
+        return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2))), self._read_target(sample)
+
+    def _read_target(self, sample: Sample) -> Tensor:
+        classes = self.spec.classes
+        if self.spec.mask_px is not None:
+            return torch.from_numpy(_padded(self.data.mask(sample), self.spec.mask_px, IGNORED))
+        ids = [classes.index(label) for label in sample.labels]
+        if self.data.task.kind == "classification":
+            return torch.tensor(ids[0])
+        present = torch.zeros(len(classes))
+        present[ids] = 1
+        return present
+
+
+class ShuffledPasses(Sampler[list[int]]):
+    """`steps` full batches an epoch, drawn from shuffled passes over the part, one after the other.
+
+    A part smaller than the budget is passed over several times an epoch; what a larger one leaves of a pass, or of a
+    last smaller batch, comes first in the next epoch. A part smaller than one batch gives batches of its own size.
+    """
+
+    def __init__(self, count: int, batch_size: int, steps: int | None, seed: int) -> None:
+        self.count = count
+        self.batch_size = min(batch_size, count)
+        self.steps = steps or max(1, count // self.batch_size)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._waiting: list[int] = []
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _ in range(self.steps):
+            while len(self._waiting) < self.batch_size:
+                self._waiting += torch.randperm(self.count, generator=self._generator).tolist()
+            batch, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
+            yield batch
+
+
+def train_loader(chips: Chips, *, batch_size: int, steps: int | None, seed: int, workers: int) -> DataLoader[Batch]:
+    """Shuffled full batches; an epoch is `steps` of them, or one pass where that is None."""
+    sampler = ShuffledPasses(len(chips), batch_size, steps, seed)
+    return DataLoader(chips, batch_sampler=sampler, num_workers=0 if chips.held else workers, collate_fn=_as_it_is)
+
+
+def score_loader(chips: Chips, *, batch_size: int, workers: int) -> DataLoader[Batch]:
+    """Every sample once, in order."""
+    return DataLoader(chips, batch_size=batch_size, num_workers=0 if chips.held else workers, collate_fn=_as_it_is)
+
+
+def fits_memory(spec: TaskSpec, count: int) -> bool:
+    """Whether `count` samples of a task are small enough to be held."""
+    size = spec.dates * spec.bands * spec.image_px**2 + (spec.mask_px or 0) ** 2
+    return count * size <= HELD_BYTES
+
+
+def turned(batch: Batch, generator: torch.Generator) -> Batch:
+    """Every sample mirrored and turned at random, all its dates and its mask alike."""
+    ways = torch.randint(TURNS, (len(batch.image),), generator=generator).tolist()
+    image = torch.stack([_turn(image, way) for image, way in zip(batch.image, ways, strict=True)])
+    target = batch.target
+    if target.ndim == 3:
+        target = torch.stack([_turn(mask, way) for mask, way in zip(target, ways, strict=True)])
+    return batch._replace(image=image, target=target)
+
+
+def _turn(picture: Tensor, way: int) -> Tensor:
+    mirrored = picture.flip(-1) if way >= TURNS // 2 else picture
+    return torch.rot90(mirrored, way % 4, dims=(-2, -1))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _padded(pixels: np.ndarray[Any, np.dtype[np.uint8]], side: int, value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    height, width = pixels.shape[:2]
+    margins = [(0, side - height), (0, side - width), *([(0, 0)] * (pixels.ndim - 2))]
+    return np.pad(pixels, margins, constant_values=value)
+
+
+def _resized(image: np.ndarray[Any, np.dtype[np.uint8]], side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    height, width = image.shape[:2]
+    if (height, width) == (side, side):
+        return image
+    method = cv2.INTER_AREA if max(height, width) > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side, side), interpolation=method), dtype=np.uint8).reshape(side, side, -1)

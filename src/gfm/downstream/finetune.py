@@ -1,0 +1,213 @@
+"""Adapt one model to one task with every seed and test it once: `gfm finetune TASK MODEL`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gfm.downstream.bands import matching_bands
+from gfm.downstream.classes import positive_id
+from gfm.downstream.data import Chips, fits_memory, score_loader, train_loader
+from gfm.downstream.formats import open_format
+from gfm.downstream.module import Finetuning
+from gfm.downstream.pictures import draw_predictions
+from gfm.downstream.result import SeedResult, mean_and_spread, write_history, write_run, write_scores
+from gfm.downstream.split import PARTS, Part
+from gfm.downstream.table import TaskIndex, read_index
+from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
+from gfm.downstream.tasks.dense import IGNORED
+from gfm.errors import DataError
+from gfm.layout import encoder_folder, task_folder, task_index
+from gfm.lightning_progress import LightningProgress, quiet_lightning
+from gfm.models.encoder import load_encoder
+from gfm.models.encoder_file import read_card
+from gfm.output_folder import new_folder
+from gfm.params import ParameterError, Params, Task
+from gfm.progress import say
+from gfm.tracking.carbon import measure
+from gfm.tracking.provenance import provenance
+from gfm.tracking.runs import Run, child_run
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model on one task, with its data."""
+
+    task_name: str
+    model_name: str
+    task: Task
+    spec: TaskSpec
+    parts: dict[Part, Chips]
+    class_weights: Tensor | None
+    accelerator: str
+
+
+def finetune(params: Params, task_name: str, model_name: str) -> None:
+    """Train, choose the epoch on validation and test once, for every seed; write `models/tasks/TASK/MODEL`.
+
+    The folder appears whole or not at all. GfmError where the task or its index, the encoder or the device is missing.
+    """
+    if task_name not in params.tasks:
+        raise ParameterError(f"tasks has no {task_name}; it has {', '.join(params.tasks)}")
+    task = params.tasks[task_name]
+    settings = task.finetune
+    final = task_folder(task_name, model_name)
+    with new_folder(final) as folder:
+        index = read_index(task_name)
+        job = _prepare(params, task_name, model_name, index)
+        with child_run(params, f"{task_name}/{model_name}", "finetune", _described(job)) as run:
+            run.dataset(task_name, task_index(task_name), index.digest)
+            with measure(params.carbon, f"{task_name}/{model_name}") as meter:
+                for part, chips in job.parts.items():
+                    chips.hold(f"{task_name}: reading {part}")
+                results = [_train(job, seed, folder, run) for seed in settings.seeds]
+            primary = next(iter(results[0].test))
+            write_scores(folder / "scores.csv", model_name, task_name, results)
+            write_history(folder / "history.csv", results)
+            energy = meter.energy
+            write_run(
+                folder / "run.json",
+                {
+                    "task": task_name,
+                    "kind": task.kind,
+                    "model": model_name,
+                    "seeds": settings.seeds,
+                    "seconds": round(energy.seconds, 3),
+                    "samples": sum(result.samples for result in results),
+                    "primary_metric": primary,
+                    "chosen_epochs": {str(result.seed): result.epoch for result in results},
+                    "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
+                    "parts": {part: len(job.parts[part]) for part in PARTS},
+                    "too_small": task.too_small,
+                    "index": index.digest,
+                    "parameters": results[0].parameters,
+                    "settings": task.model_dump(mode="json"),
+                    "provenance": provenance(settings.seeds[0]),
+                    "energy": energy.as_dict(),
+                    "run_id": run.run_id,
+                    "quarantined": index.quarantined,
+                },
+            )
+            run.energy(energy)
+            run.image(folder / "predictions.png", "predictions")
+            run.artifact(folder / "scores.csv")
+    say(
+        f"{task_name}, {model_name}: test {primary} {mean_and_spread(results, primary)} over {len(results)} seeds, "
+        f"{energy.seconds:.0f} s, written to {final}"
+    )
+
+
+def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
+    task = params.tasks[task_name]
+    if index.kind != task.kind:
+        raise DataError(
+            f"{task_index(task_name)}: made for a {index.kind} task, now {task.kind}; run `gfm index` again"
+        )
+    card = read_card(encoder_folder(model_name))
+    samples = [row.sample for row in index.rows]
+    dense = task.kind in ("segmentation", "change")
+    spec = TaskSpec(
+        name=task_name,
+        classes=tuple(index.classes),
+        dates=len(samples[0].inputs),
+        bands=len(card.bands),
+        image_px=task.image_px,
+        mask_px=max(max(sample.window[2:]) for sample in samples) if dense else None,
+        positive=positive_id(task_name, task, index.classes),
+    )
+    data = open_format(task_name, task, Path(params.paths.raw))
+    bands = matching_bands(params, task_name, card.bands)
+    held = fits_memory(spec, len(samples))
+    parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
+    weights = _class_weights(parts["train"], len(spec.classes)) if task.kind == "change" else None
+    return Job(task_name, model_name, task, spec, parts, weights, _accelerator(params.device))
+
+
+def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
+    """One training; the test split is read after the epoch is chosen, once."""
+    settings = job.task.finetune
+    quiet_lightning()
+    seed_everything(seed, workers=True, verbose=False)
+    encoder = load_encoder(encoder_folder(job.model_name), image_px=job.task.image_px, seed=seed)
+    model = build_model(job.task.kind, encoder, job.spec, job.class_weights)
+    train = train_loader(
+        job.parts["train"],
+        batch_size=settings.batch_size,
+        steps=settings.max_steps_per_epoch,
+        seed=seed,
+        workers=settings.workers,
+    )
+    val, test = (
+        score_loader(job.parts[part], batch_size=settings.batch_size, workers=settings.workers)
+        for part in ("val", "test")
+    )
+    total_steps = len(train) * settings.epochs
+    module = Finetuning(model, settings, total_steps=total_steps, seed=seed)
+    what = f"{job.task_name}, {job.model_name}, seed {seed}"
+    trainer = Trainer(
+        accelerator=job.accelerator,
+        devices=1,
+        max_epochs=settings.epochs,
+        precision=settings.precision,
+        callbacks=[LightningProgress(what, batch_size=settings.batch_size, total_steps=total_steps)],
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+    )
+    trainer.fit(module, train, val)
+    module.restore_best()
+    trainer.test(module, test, verbose=False)
+    _record(module, seed, run)
+    save_file(_tensors(model), folder / f"seed-{seed}.safetensors")
+    if seed == settings.seeds[0]:
+        title = f"{job.task_name} (test), {job.model_name}, seed {seed}"
+        draw_predictions(folder / "predictions.png", model, job.parts["test"], module.device, title)
+    return SeedResult(
+        seed=seed,
+        epoch=module.best_epoch,
+        val=module.best_scores,
+        test=module.test_scores,
+        history=module.history,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        samples=trainer.global_step * min(settings.batch_size, len(job.parts["train"])),
+    )
+
+
+def _record(module: Finetuning, seed: int, run: Run) -> None:
+    for entry in module.history:
+        values = {"train_loss": entry["train_loss"], f"val_{module.model.primary}": entry["val_score"]}
+        run.metrics({f"seed{seed}.{name}": value for name, value in values.items()}, step=int(entry["step"]))
+    run.metrics({f"seed{seed}.test_{name}": score for name, score in module.test_scores.items()})
+
+
+def _described(job: Job) -> Mapping[str, Any]:
+    weights = {} if job.class_weights is None else {"class_weights": job.class_weights.tolist()}
+    return {"task": job.task_name, "model": job.model_name, **job.task.model_dump(mode="json"), **weights}
+
+
+def _class_weights(train: Chips, classes: int) -> Tensor:
+    """Root of the inverse share of each class among the training pixels: rare change counts more, but not all."""
+    counts = torch.zeros(classes)
+    for number in range(len(train)):
+        mask = train.target(number)
+        counts += torch.bincount(mask[mask != IGNORED].long(), minlength=classes)
+    return (counts.sum() / (classes * counts.clamp(min=1))).sqrt()
+
+
+def _tensors(model: TaskModel) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+
+def _accelerator(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device = cuda, but torch sees no GPU; set device = cpu or auto, or mend the driver")
+    return device

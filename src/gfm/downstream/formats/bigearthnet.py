@@ -1,0 +1,52 @@
+"""BigEarthNet v2 patches: `PATCH/Bxx.tif` and `PATCH/meta.json` with labels. The place is the patch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gfm.downstream.formats.band_files import find_bands, read_bands, window_bounds
+from gfm.downstream.formats.format import Pixels, TaskFormat, subfolders
+from gfm.downstream.sample import Refused, Sample, Scene, Window
+from gfm.imagery.footprint import Bounds
+from gfm.imagery.raster import ImageError
+from gfm.params import BigEarthNet
+
+
+class BigEarthNetFormat(TaskFormat[BigEarthNet]):
+    """root/PATCH/{B02,B03,…}.tif with root/PATCH/meta.json {"labels": [...]}."""
+
+    layout = "it should hold folders with meta.json and one GeoTIFF a band"
+
+    def classes(self, samples: Sequence[Sample]) -> list[str]:
+        return sorted({label for sample in samples for label in sample.labels})
+
+    def _scenes(self) -> Iterator[Scene | Refused]:
+        for folder in subfolders(self.root):
+            try:
+                labels = _labels_of(folder / "meta.json")
+                files = tuple(self._relative(file) for file in find_bands(folder, self.data.imagery))
+            except ImageError as error:
+                yield Refused(self._relative(error.path), error.reason)
+            else:
+                yield Scene(folder.name, place=folder.name, inputs=(files,), labels=labels)
+
+    def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
+        return [read_bands([self.raw / file for file in files], self.data.imagery, bands) for files in inputs]
+
+    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
+        return window_bounds(self.raw / scene.inputs[0][0], window)
+
+
+def _labels_of(path: Path) -> tuple[str, ...]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ImageError(path, "no such file", "every patch needs its meta.json") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"not readable JSON: {' '.join(str(error).split())}", "replace the file") from None
+    labels = meta.get("labels") if isinstance(meta, dict) else None
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ImageError(path, "labels is no list of class names", 'write "labels": ["…"]')
+    return tuple(sorted(set(labels)))

@@ -1,0 +1,29 @@
+"""Images in one folder per class (UC Merced). The place is the image, the class is the folder's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, subfolders
+from gfm.downstream.sample import Sample, Scene
+from gfm.imagery.raster import read_image, to_uint8
+from gfm.params import ClassFolders
+
+
+class ClassFoldersFormat(TaskFormat[ClassFolders]):
+    """root/CLASS/IMAGE."""
+
+    layout = "it should hold one folder of images per class"
+
+    def classes(self, samples: Sequence[Sample]) -> list[str]:
+        return sorted({label for sample in samples for label in sample.labels})
+
+    def _scenes(self) -> Iterator[Scene]:
+        for folder in subfolders(self.root):
+            for file in image_files(folder):
+                name = f"{folder.name}/{file.name}"
+                yield Scene(name, place=name, inputs=((self._relative(file),),), labels=(folder.name,))
+
+    def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
+        imagery = self.data.imagery
+        return [to_uint8(read_image(self.raw / file, imagery), imagery, list(bands)) for (file,) in inputs]

@@ -1,0 +1,152 @@
+"""The contract of a task's data format: it lists scenes and reads them; cutting and checking are the same for all."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
+from gfm.errors import DataError
+from gfm.imagery.footprint import Bounds
+from gfm.imagery.raster import ImageError
+from gfm.params import FormatBase, Task
+from gfm.progress import track
+
+Data = TypeVar("Data", bound=FormatBase)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Pixels = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+
+
+class TaskFormat(ABC, Generic[Data]):
+    """How one kind of data set lies on disk. A new one is a file that fills in the hooks below.
+
+    `raw` is the folder that all files are relative to. Images are (H, W, bands) uint8, masks (H, W) uint8 class ids.
+    """
+
+    def __init__(self, name: str, task: Task, data: Data, raw: Path) -> None:
+        self.name = name
+        self.task = task
+        self.data = data
+        self.raw = raw
+        self.root = raw / data.root
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder; it is tasks.{name}.data.root under paths.raw")
+
+    def scenes(self) -> tuple[list[Scene], list[Refused]]:
+        """Everything under root in sorted order, and the files that have no counterpart."""
+        found: list[Scene] = []
+        refused: list[Refused] = []
+        for item in self._scenes():
+            if isinstance(item, Refused):
+                refused.append(item)
+            else:
+                found.append(item)
+        if not found:
+            reason = f" (first of {len(refused)} refused: {refused[0].file}: {refused[0].reason})" if refused else ""
+            raise DataError(f"{self.root}: holds no samples of format {self.task.data.format}{reason}; {self.layout}")
+        return found, refused
+
+    def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
+        """Read and check one scene and cut it into samples; ImageError names the file that cannot be used."""
+        images = self._images(scene.inputs, tuple(bands))
+        height, width = images[0].shape[:2]
+        mask = None
+        if scene.target is not None:
+            mask = self._mask(scene.target)
+            if mask.shape != (height, width):
+                raise ImageError(
+                    self.raw / scene.target,
+                    f"is {mask.shape[1]}x{mask.shape[0]} px, its image {scene.inputs[0][0]} is {width}x{height}",
+                    "give the mask of this image",
+                )
+        cuts = []
+        for window in self._windows(width, height):
+            x, y, w, h = window
+            part = None if mask is None else mask[y : y + h, x : x + w]
+            labels = self._labels(scene, part)
+            sample = Sample(
+                id=scene.id if (w, h) == (width, height) else f"{scene.id}#{x},{y}",
+                place=scene.place,
+                inputs=scene.inputs,
+                target=scene.target,
+                labels=labels,
+                window=window,
+                bounds=self._bounds(scene, window),
+            )
+            pixels = [image[y : y + h, x : x + w] for image in images]
+            cuts.append(Cut(sample, pixels, labels or self._classes_in(part)))
+        return cuts
+
+    def images(self, sample: Sample, bands: Sequence[str]) -> list[Pixels]:
+        """The sample's window of every date, in the order of `bands`."""
+        x, y, width, height = sample.window
+        return [image[y : y + height, x : x + width] for image in self._images(sample.inputs, tuple(bands))]
+
+    def mask(self, sample: Sample) -> Pixels:
+        """The sample's window of its mask, as class ids."""
+        if sample.target is None:
+            raise DataError(f"{sample.id}: has no mask; run `gfm index` again")
+        x, y, width, height = sample.window
+        return self._mask(sample.target)[y : y + height, x : x + width]
+
+    def _classes_in(self, mask: Pixels | None) -> tuple[str, ...]:
+        if mask is None:
+            return ()
+        classes = self.classes([])
+        return tuple(classes[value] for value in np.unique(mask))
+
+    layout = ""  # one sentence on what should lie under root
+
+    @abstractmethod
+    def classes(self, samples: Sequence[Sample]) -> list[str]:
+        """Class names in the order of their ids."""
+
+    @abstractmethod
+    def _scenes(self) -> Iterator[Scene | Refused]: ...
+
+    @abstractmethod
+    def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]: ...
+
+    def _mask(self, file: str) -> Pixels:
+        raise NotImplementedError(f"{type(self).__name__} has no masks")
+
+    def _windows(self, width: int, height: int) -> Iterator[Window]:
+        yield 0, 0, width, height
+
+    def _labels(self, scene: Scene, mask: Pixels | None) -> tuple[str, ...]:
+        return scene.labels
+
+    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
+        return None
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.raw).as_posix()
+
+
+def read_in_threads(read: Callable[[Item], Result], items: Sequence[Item], what: str, unit: str) -> Iterator[Result]:
+    """`read` of every item, in order, with progress; threads suffice since decoding leaves Python's lock."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        # rasterio's notice on plain TIFFs; its readers silence it themselves, which does not hold between threads.
+        warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+        yield from track(pool.map(read, items), what, total=len(items), unit=unit)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files directly in a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly in a folder, sorted by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

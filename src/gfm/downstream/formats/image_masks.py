@@ -1,0 +1,104 @@
+"""Images and masks of the same name in sibling folders (WHU Aerial, hot-buildings)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gfm.downstream.formats.format import Pixels, TaskFormat, image_files
+from gfm.downstream.formats.mask_file import read_mask
+from gfm.downstream.sample import Refused, Sample, Scene, Window
+from gfm.imagery.footprint import Bounds, slippy_bounds, slippy_numbers
+from gfm.imagery.raster import ImageError, read_image, to_uint8
+from gfm.params import ImageMasks, ParameterError
+
+ABSENT, PRESENT = "absent", "present"
+
+
+class ImageMasksFormat(TaskFormat[ImageMasks]):
+    """root/AREA/images/NAME.png with root/AREA/masks/NAME.png, AREA any number of folders deep, or none.
+
+    The place is AREA; where names carry slippy-map numbers it is AREA/bX_Y, the block of tiles, since neighbouring
+    tiles touch and often show the same building. Without areas and numbers each image is a place of its own.
+    """
+
+    layout = "it should hold AREA/images and AREA/masks"
+
+    def classes(self, samples: Sequence[Sample]) -> list[str]:
+        return [ABSENT, PRESENT] if self.task.kind == "classification" else list(self.data.classes)
+
+    def _scenes(self) -> Iterator[Scene | Refused]:
+        if self.data.foreground == "above-zero" and len(self.data.classes) != 2:
+            raise ParameterError(
+                f"tasks.{self.name}.data.foreground = above-zero tells two classes apart, but classes has "
+                f"{len(self.data.classes)}; set foreground = exact"
+            )
+        for area in self._areas():
+            yield from self._pairs(area)
+
+    def _areas(self) -> list[Path]:
+        """Folders that hold both an `images` and a `masks` folder, sorted."""
+        areas = []
+        for folder, children, _ in os.walk(self.root):
+            here = Path(folder)
+            if (here / self.data.images).is_dir() and (here / self.data.masks).is_dir():
+                areas.append(here)
+                children.clear()
+        return sorted(areas)
+
+    def _pairs(self, area: Path) -> Iterator[Scene | Refused]:
+        masks: dict[str, Path] = {}
+        for mask in image_files(area / self.data.masks):
+            masks.setdefault(mask.stem, mask)
+        name = "" if area == self.root else area.relative_to(self.root).as_posix()
+        seen: dict[str, Path] = {}
+        for image in image_files(area / self.data.images):
+            file = self._relative(image)
+            numbers = slippy_numbers(image.stem) if self.data.georeference == "slippy" else None
+            if image.stem in seen:
+                yield Refused(file, f"has the same mask as {seen[image.stem].name}")
+            elif image.stem not in masks:
+                yield Refused(file, f"no mask {self.data.masks}/{image.stem}.* beside it")
+            elif self.data.georeference == "slippy" and numbers is None:
+                yield Refused(file, "its name does not end in slippy-map numbers X-Y-ZOOM (georeference = slippy)")
+            else:
+                place = name or (image.stem if numbers is None else "")
+                if numbers is not None:
+                    block = f"b{numbers[0] // self.data.block_tiles}_{numbers[1] // self.data.block_tiles}"
+                    place = f"{place}/{block}" if place else block
+                target = self._relative(masks[image.stem])
+                yield Scene(image.relative_to(self.root).as_posix(), place, inputs=((file,),), target=target)
+            seen.setdefault(image.stem, image)
+        for stem in sorted(masks.keys() - seen.keys()):
+            yield Refused(self._relative(masks[stem]), f"no image {self.data.images}/{stem}.* beside it")
+
+    def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
+        imagery = self.data.imagery
+        return [to_uint8(read_image(self.raw / file, imagery), imagery, list(bands)) for (file,) in inputs]
+
+    def _mask(self, file: str) -> Pixels:
+        values = read_mask(self.raw / file)
+        if self.data.foreground == "above-zero":
+            return (values > 0).astype(np.uint8)
+        highest = len(self.data.classes) - 1
+        unknown = np.unique(values[values > highest])
+        if unknown.size:
+            raise ImageError(
+                self.raw / file,
+                f"mask value {unknown[0]} is no class id, classes are 0 to {highest}",
+                "list every class in data.classes, or set data.foreground = above-zero for masks of 0 and 255",
+            )
+        return values.astype(np.uint8)
+
+    def _labels(self, scene: Scene, mask: Pixels | None) -> tuple[str, ...]:
+        if self.task.kind != "classification" or mask is None:
+            return ()
+        share = float(np.count_nonzero(mask)) / mask.size
+        return (PRESENT,) if share > 0 and share >= self.data.presence_share else (ABSENT,)
+
+    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
+        numbers = slippy_numbers(Path(scene.id).stem) if self.data.georeference == "slippy" else None
+        return None if numbers is None else slippy_bounds(*numbers)

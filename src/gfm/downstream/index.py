@@ -1,0 +1,155 @@
+"""List, check and split the labelled samples of every task: `gfm index`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfm.downstream.bands import matching_bands
+from gfm.downstream.classes import positive_id
+from gfm.downstream.formats import TaskFormat, open_format, read_in_threads
+from gfm.downstream.sample import Cut, Refused, Sample, Scene
+from gfm.downstream.split import PARTS, Part, doubles, split_places
+from gfm.downstream.table import Row, write_rows
+from gfm.errors import DataError
+from gfm.imagery.hashing import dihedral_dhashes, file_hash, pixel_hash
+from gfm.imagery.raster import ImageError
+from gfm.layout import TASKS
+from gfm.output_folder import new_folder
+from gfm.params import Params, Task
+from gfm.progress import say
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A sample with everything that was learned from its pixels, which are no longer held."""
+
+    sample: Sample
+    classes: tuple[str, ...]
+    pixel_hashes: tuple[str, ...]
+    dhashes: tuple[tuple[str, ...], ...]
+    content: str
+
+
+def index_tasks(params: Params) -> None:
+    """Write `data/tasks` anew: an index and a summary per task, and the files that cannot be used.
+
+    A bad file is quarantined with its reason; what stops is a missing root, dates of different size that the
+    parameters do not allow, a split with an empty part, or a task without any usable sample.
+    """
+    refused: list[tuple[str, Refused]] = []
+    with new_folder(TASKS) as folder:
+        for name, task in params.tasks.items():
+            refused += [(name, item) for item in _index_task(params, name, task, folder)]
+        with (folder / "quarantine.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("task", "file", "reason"))
+            table.writerows((name, item.file, item.reason) for name, item in refused)
+    if refused:
+        say(f"{len(refused)} files cannot be used: see {TASKS / 'quarantine.csv'}")
+
+
+def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Refused]:
+    bands = matching_bands(params, name, params.geopile.bands)
+    data = open_format(name, task, Path(params.paths.raw))
+    scenes, refused = data.scenes()
+    seen, unreadable = _look(name, data, scenes, bands)
+    refused = sorted(refused + unreadable, key=lambda item: (item.file, item.reason))
+    if not seen:
+        raise DataError(
+            f"{data.root}: no usable sample for tasks.{name}, all {len(refused)} were refused; "
+            f"the first: {refused[0].file}: {refused[0].reason}"
+        )
+    classes = data.classes([item.sample for item in seen])
+    positive_id(name, task, classes)
+    if len(classes) < 2:
+        raise DataError(
+            f"{data.root}: all samples of tasks.{name} are of one class, {classes[0]}; nothing to tell apart"
+        )
+    part_of = split_places(name, (item.sample.place for item in seen), task.data.split)
+    parts = [part_of[item.sample.place] for item in seen]
+    left_out = doubles(parts, [item.pixel_hashes for item in seen])
+    kept = [pair for position, pair in enumerate(zip(seen, parts, strict=True)) if position not in left_out]
+    doubled = Counter(parts[position] for position in left_out)
+    summary = _summary(name, task, classes, kept, doubled, len(refused))
+    write_rows(
+        folder / f"{name}.parquet",
+        [Row(item.sample, part, item.pixel_hashes, item.dhashes, item.content) for item, part in kept],
+    )
+    (folder / f"{name}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    counts = ", ".join(f"{part} {summary['counts'][part]} in {len(summary['places'][part])} places" for part in PARTS)
+    say(f"{name}: {counts}; {len(refused)} files quarantined, {len(left_out)} duplicates of held-out samples dropped")
+    return refused
+
+
+def _look(
+    name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str]
+) -> tuple[list[Seen], list[Refused]]:
+    """Read every scene once; results are in the scenes' order."""
+
+    def look(scene: Scene) -> list[Seen] | Refused:
+        try:
+            cuts = data.cut(scene, bands)
+        except ImageError as error:
+            return Refused(Path(error.path).relative_to(data.raw).as_posix(), error.reason)
+        files = [data.raw / file for date in scene.inputs for file in date]
+        content = file_hash(files if scene.target is None else [*files, data.raw / scene.target])
+        return [_fingerprint(cut, content) for cut in cuts]
+
+    seen: list[Seen] = []
+    refused: list[Refused] = []
+    for result in read_in_threads(look, scenes, f"{name}: reading", "scenes"):
+        if isinstance(result, Refused):
+            refused.append(result)
+        else:
+            seen += result
+    return seen, refused
+
+
+def _fingerprint(cut: Cut, content: str) -> Seen:
+    return Seen(
+        sample=cut.sample,
+        classes=cut.classes,
+        pixel_hashes=tuple(pixel_hash(image) for image in cut.images),
+        dhashes=tuple(tuple(dihedral_dhashes(image)) for image in cut.images),
+        content=content,
+    )
+
+
+def _summary(
+    name: str,
+    task: Task,
+    classes: list[str],
+    kept: Sequence[tuple[Seen, Part]],
+    doubled: Counter[Part],
+    quarantined: int,
+) -> dict[str, Any]:
+    counts = Counter(part for _, part in kept)
+    empty = [part for part in PARTS if not counts[part]]
+    if empty:
+        raise DataError(
+            f"tasks.{name}: every {' and '.join(empty)} sample shows the same pixels as a held-out one; "
+            "take the copies out of the data"
+        )
+    having: dict[Part, Counter[str]] = {part: Counter() for part in PARTS}
+    for item, part in kept:
+        having[part].update(item.classes)
+    absent = {part: [label for label in classes if not having[part][label]] for part in PARTS}
+    for part, why in (("train", "cannot be learned"), ("test", "cannot be scored")):
+        if absent[part]:
+            say(f"warning: {name}: {part} has no {', '.join(absent[part])}, which {why}")
+    return {
+        "kind": task.kind,
+        "classes": classes,
+        "counts": {part: counts[part] for part in PARTS},
+        "places": {part: sorted({item.sample.place for item, where in kept if where == part}) for part in PARTS},
+        "samples_with_class": {part: {label: having[part][label] for label in classes} for part in PARTS},
+        "absent": absent,
+        "duplicates": {part: doubled[part] for part in PARTS if part != "test"},
+        "quarantined": quarantined,
+    }

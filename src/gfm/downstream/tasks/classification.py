@@ -1,0 +1,50 @@
+"""Which of the classes an image belongs to."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from gfm.downstream.tasks.task import Panel, Picture, PooledHead, Scores, TaskModel, TaskSpec
+from gfm.models.encoder import Encoder
+
+
+class Classification(TaskModel):
+    """Linear layer over the pooled last map; cross-entropy; accuracy over images, and its mean over classes."""
+
+    primary = "accuracy"
+
+    def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
+        super().__init__(encoder, spec)
+        self.head = PooledHead(encoder.channels[-1], len(spec.classes))
+
+    def scores(self) -> Scores:
+        return Accuracy(len(self.spec.classes))
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self.head(self.encoder(image[:, 0]))  # type: ignore[no-any-return]
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target)
+
+    def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
+        found, truth = int(logits.argmax()), int(target)
+        caption = f"predicted: {self.spec.classes[found]}\ntrue: {self.spec.classes[truth]}"
+        return [Panel(images[0], caption, found == truth)]
+
+
+class Accuracy(Scores):
+    """Share of images that are right, and the mean of that share over classes."""
+
+    def __init__(self, classes: int) -> None:
+        self.micro = MulticlassAccuracy(num_classes=classes, average="micro")
+        self.macro = MulticlassAccuracy(num_classes=classes, average="macro")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        found, target = logits.argmax(dim=1).cpu(), target.cpu()
+        self.micro.update(found, target)
+        self.macro.update(found, target)
+
+    def compute(self) -> dict[str, float]:
+        return {"accuracy": float(self.micro.compute()), "mean_class_accuracy": float(self.macro.compute())}

@@ -1,0 +1,61 @@
+"""Which of the classes occur in an image: any number of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multilabel_average_precision
+
+from gfm.downstream.tasks.task import Panel, Picture, PooledHead, Scores, TaskModel, TaskSpec
+from gfm.models.encoder import Encoder
+
+SHOWN_LABELS = 4
+
+
+class Multilabel(TaskModel):
+    """Linear layer over the pooled last map; multi-label soft-margin loss; micro mAP over the whole split."""
+
+    primary = "micro_map"
+
+    def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
+        super().__init__(encoder, spec)
+        self.head = PooledHead(encoder.channels[-1], len(spec.classes))
+
+    def scores(self) -> Scores:
+        return AveragePrecision(len(self.spec.classes))
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self.head(self.encoder(image[:, 0]))  # type: ignore[no-any-return]
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.multilabel_soft_margin_loss(logits, target)
+
+    def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
+        found, truth = logits > 0, target > 0
+        caption = f"predicted: {self._names(found)}\ntrue: {self._names(truth)}"
+        return [Panel(images[0], caption, bool((found == truth).all()))]
+
+    def _names(self, chosen: Tensor) -> str:
+        names = [name for name, yes in zip(self.spec.classes, chosen.tolist(), strict=True) if yes]
+        more = f" +{len(names) - SHOWN_LABELS}" if len(names) > SHOWN_LABELS else ""
+        return (", ".join(names[:SHOWN_LABELS]) or "none") + more
+
+
+class AveragePrecision(Scores):
+    """Area under precision and recall over all image-class pairs (micro), and its mean over the classes that occur."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.logits: list[Tensor] = []
+        self.targets: list[Tensor] = []
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        self.logits.append(logits.sigmoid().cpu())
+        self.targets.append(target.cpu().long())
+
+    def compute(self) -> dict[str, float]:
+        scores, truth = torch.cat(self.logits), torch.cat(self.targets)
+        micro = multilabel_average_precision(scores, truth, self.classes, average="micro")
+        each = multilabel_average_precision(scores, truth, self.classes, average="none")
+        return {"micro_map": float(micro), "macro_map": float(each[truth.any(dim=0)].mean())}

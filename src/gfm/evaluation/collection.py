@@ -1,0 +1,185 @@
+"""What the report says about the data: sources, quarantine, leaks, validation and task splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gfm import layout
+from gfm.errors import DataError
+from gfm.evaluation.scores import read_record
+from gfm.params import Params
+
+SHOWN = 40  # rows of a list; the file behind it has them all
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """One source of the collection: `met` and `quarantined` count files, the rest images."""
+
+    name: str
+    met: int
+    quarantined: int
+    images: int
+    dropped: dict[str, int]  # by reason
+    kept: int
+    licence: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The first rows of a table and how many there are."""
+
+    rows: list[dict[str, str]]
+    total: int
+    file: str
+
+    @property
+    def hidden(self) -> int:
+        return self.total - len(self.rows)
+
+
+@dataclass(frozen=True)
+class TaskSplit:
+    """Samples and places of one task."""
+
+    name: str
+    kind: str
+    classes: list[str]
+    counts: dict[str, int]
+    places: dict[str, list[str]]
+    quarantined: int
+    too_small: str
+    notes: list[str]  # what the split left out, and classes that a part lacks
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Everything the report shows about the data."""
+
+    sources: list[SourceCounts]
+    split: dict[str, int]  # images of the collection by split (train, val, leak)
+    quarantine: Listing
+    task_quarantine: Listing
+    leaks: list[dict[str, str]]  # task, split, how, images
+    leaked: int  # images taken out
+    validation: dict[str, Any]
+    tasks: list[TaskSplit]
+
+
+def read_data(params: Params) -> DataSection:
+    """Gather the data section from what `assemble`, `index`, `split` and `validate` wrote.
+
+    Raises DataError naming a missing file and the stage that writes it.
+    """
+    leaks = _read_table(layout.LEAKS, ["id", "task", "split", "how"], "split")
+    collection = _read_split()
+    return DataSection(
+        sources=_sources(params),
+        split=collection,
+        quarantine=_listing(layout.QUARANTINE, ["source", "file", "reason"], "assemble"),
+        task_quarantine=_listing(layout.TASKS / "quarantine.csv", ["task", "file", "reason"], "index"),
+        leaks=[
+            {str(key): str(value) for key, value in row.items()}
+            for row in leaks.groupby(["task", "split", "how"])["id"]
+            .nunique()
+            .reset_index(name="images")
+            .to_dict("records")
+        ],
+        leaked=int(leaks["id"].nunique()),
+        validation=_validation(),
+        tasks=[_task(params, name) for name in params.tasks],
+    )
+
+
+def _sources(params: Params) -> list[SourceCounts]:
+    path = layout.COLLECTION / "summary.json"
+    counts = read_record(path, "dvc repro assemble").get("sources")
+    if not isinstance(counts, dict):
+        raise DataError(f"{path}: has no counts per source; run `dvc repro -f assemble`")
+    return [
+        SourceCounts(
+            name=name,
+            met=int(row["met"]),
+            quarantined=int(row["quarantined"]),
+            images=int(row["images"]),
+            dropped={str(reason): int(count) for reason, count in row["dropped"].items()},
+            kept=int(row["kept"]),
+            licence=params.geopile.sources[name].licence if name in params.geopile.sources else "",
+        )
+        for name, row in counts.items()
+    ]
+
+
+def _read_split() -> dict[str, int]:
+    path = layout.COLLECTION_SPLIT
+    if not path.exists():
+        raise DataError(f"{path}: no such file; run `dvc repro split`")
+    counts = pd.read_parquet(path, columns=["split"])["split"].value_counts()
+    return {part: int(counts.get(part, 0)) for part in ("train", "val", "leak")}
+
+
+def _validation() -> dict[str, Any]:
+    record = read_record(layout.VALIDATION, "dvc repro validate")
+    checks = record.get("checks", [])
+    return {
+        "success": bool(record.get("success")),
+        "checks": len(checks),
+        "passed": sum(bool(check.get("success")) for check in checks),
+        "critical": [_sentence(entry) for entry in record.get("critical", [])],
+        "warnings": [_sentence(entry) for entry in record.get("warnings", [])],
+    }
+
+
+def _sentence(entry: object) -> str:
+    if isinstance(entry, Mapping):
+        return ", ".join(f"{key}: {value}" for key, value in entry.items() if value not in (None, "", []))
+    return str(entry)
+
+
+def _task(params: Params, name: str) -> TaskSplit:
+    record = read_record(layout.TASKS / f"{name}.json", "dvc repro index")
+    return TaskSplit(
+        name=name,
+        kind=str(record.get("kind", params.tasks[name].kind)),
+        classes=[str(value) for value in record.get("classes", [])],
+        counts={part: int(record.get("counts", {}).get(part, 0)) for part in ("train", "val", "test")},
+        places={part: [str(p) for p in record.get("places", {}).get(part, [])] for part in ("train", "val", "test")},
+        quarantined=int(record.get("quarantined", 0)),
+        too_small=params.tasks[name].too_small,
+        notes=_notes(record),
+    )
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    absent = record.get("absent", {})
+    notes = [
+        f"no {', '.join(map(str, absent[part]))} in {part}" for part in ("train", "val", "test") if absent.get(part)
+    ]
+    copies = sum(int(count) for count in record.get("duplicates", {}).values())
+    if copies:
+        notes.append(f"{copies} {'copy' if copies == 1 else 'copies'} of held-out samples left out")
+    return notes
+
+
+def _listing(path: Path, columns: list[str], stage: str) -> Listing:
+    table = _read_table(path, columns, stage)
+    rows = [{str(key): str(value) for key, value in row.items()} for row in table.head(SHOWN).to_dict("records")]
+    return Listing(rows, len(table), str(path))
+
+
+def _read_table(path: Path, columns: list[str], stage: str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro {stage}`") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a table ({' '.join(str(error).split())}); run `dvc repro -f {stage}`") from None
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; run `dvc repro -f {stage}`")
+    return table[columns]

@@ -1,0 +1,138 @@
+"""The last stage: the results table, ARP with its interval, the figures and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import JsonValue
+
+from gfm import layout
+from gfm.errors import DataError
+from gfm.evaluation.assessment import Assessment, assess
+from gfm.evaluation.collection import read_data
+from gfm.evaluation.energy import Cost, costs
+from gfm.evaluation.report import Drawn, draw_figures, render_report
+from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, results_table
+from gfm.evaluation.verdict import verdict
+from gfm.output_folder import new_folder
+from gfm.params import Params
+from gfm.progress import say
+
+ARP = layout.REPORTS / "arp.json"
+FIGURES = layout.REPORTS / "figures"
+
+
+def evaluate(params: Params) -> None:
+    """Compare the models of the parameters on all tasks and write reports/.
+
+    Writes results.csv, arp.json, figures/*.png and report.html, each whole or not at all, and closes the pipeline's
+    tracking run. Raises DataError naming what is missing and the command that makes it.
+    """
+    from gfm.tracking.provenance import provenance
+    from gfm.tracking.runs import finish_pipeline
+
+    runs = read_runs(params)
+    results = results_table(runs)
+    assessment = assess(params, results, primary_metrics(runs))
+    spent = costs(params, runs)
+    data = read_data(params)
+    encoders = _encoder_records(params)
+    records = {
+        **{name: entry.get("provenance", {}) for name, entry in encoders.items()},
+        **{f"{run.task} {run.model}": run.record.get("provenance", {}) for run in runs},
+        "report": provenance(None),
+    }
+    drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
+    page = render_report(params, assessment, spent, drawn, data, records)
+
+    layout.REPORTS.mkdir(parents=True, exist_ok=True)
+    _write(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    _write(ARP, json.dumps(_summary(assessment, spent), indent=2, ensure_ascii=False) + "\n")
+    _write_figures(drawn)
+    _write(layout.REPORT, page)
+    finish_pipeline(
+        params,
+        "FINISHED",
+        [layout.REPORT, layout.RESULTS, ARP, FIGURES],
+        {f"arp.{model}": entry.arp for model, entry in assessment.performance.items()},
+    )
+    say(verdict(assessment).line)
+    say(f"report: {layout.REPORT} ({layout.REPORT.stat().st_size / 1e6:.1f} MB)")
+
+
+def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
+    """The content of arp.json, models and tasks in the order of the parameters; null where there is no figure."""
+    models: dict[str, JsonValue] = {}
+    for model, entry in assessment.performance.items():
+        interval = assessment.intervals.arp[model]
+        models[model] = {
+            "arp": round(entry.arp, 4),
+            "low": None if interval is None else round(interval.low, 4),
+            "high": None if interval is None else round(interval.high, 4),
+            "contributions": {task: round(value, 4) for task, value in entry.contributions.items()},
+            "kg_co2eq": _rounded(spent[model].kg_co2eq),
+            "kwh": _rounded(spent[model].kwh),
+        }
+    return {"baseline": assessment.baseline, "confidence": assessment.confidence, "models": models}
+
+
+def _rounded(value: float | None) -> float | None:
+    # Six significant digits: quickstart runs spend a few milligrams.
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _encoder_records(params: Params) -> dict[str, dict[str, Any]]:
+    """run.json of every encoder behind the comparison, the teacher of pretrained ones among them."""
+    names = list(params.models)
+    if "teacher" not in names and any(name in params.pretrain for name in names):
+        names.append("teacher")
+    stages = {"random": "untrained", "teacher": "teacher"}
+    return {
+        name: read_record(layout.encoder_folder(name) / "run.json", f"dvc repro {stages.get(name, f'pretrain@{name}')}")
+        for name in names
+    }
+
+
+def _histories(runs: list[TaskRun]) -> dict[tuple[str, str], pd.DataFrame]:
+    found = {}
+    for run in runs:
+        path = layout.task_folder(run.task, run.model) / "history.csv"
+        if path.exists():
+            found[run.task, run.model] = _read_history(path, ["seed", "epoch"])
+    return found
+
+
+def _trainings(encoders: Mapping[str, object]) -> dict[str, pd.DataFrame]:
+    paths = {name: layout.encoder_folder(name) / "history.csv" for name in encoders}
+    return {name: _read_history(path, ["epoch"]) for name, path in paths.items() if path.exists()}
+
+
+def _read_history(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        history = pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=columns)
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: not a table ({' '.join(str(error).split())}); repeat the stage that wrote it"
+        ) from None
+    lacking = [column for column in columns if column not in history]
+    if lacking:
+        raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; repeat the stage that wrote it")
+    return history
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _write_figures(drawn: Mapping[str, list[Drawn]]) -> None:
+    with new_folder(FIGURES) as folder:
+        for figure in (figure for group in drawn.values() for figure in group):
+            (folder / f"{figure.name}.png").write_bytes(figure.light_png)

@@ -1,0 +1,239 @@
+"""The HTML report: one self-contained page of results, pictures, data and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from gfm import layout
+from gfm.evaluation import figures
+from gfm.evaluation.assessment import Assessment
+from gfm.evaluation.collection import DataSection
+from gfm.evaluation.energy import Cost
+from gfm.evaluation.lineage import MISSING, facts, warnings
+from gfm.evaluation.pictures import picture_address, png_address
+from gfm.evaluation.verdict import verdict
+from gfm.params import Params
+
+PICTURE_BYTES = 4_000_000  # of the page, for prediction and reconstruction pictures together
+FEW_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure, for light and for dark pages; `name` is its file's stem in reports/figures."""
+
+    name: str
+    title: str
+    note: str
+    light_png: bytes
+    dark_png: bytes
+
+    @property
+    def light(self) -> str:
+        return png_address(self.light_png)
+
+    @property
+    def dark(self) -> str:
+        return png_address(self.dark_png)
+
+
+def draw_figures(
+    assessment: Assessment,
+    costs: Mapping[str, Cost],
+    histories: Mapping[tuple[str, str], pd.DataFrame],
+    trainings: Mapping[str, pd.DataFrame],
+) -> dict[str, list[Drawn]]:
+    """All figures by section: arp, carbon, learning (one a task), training (one a trained encoder).
+
+    `histories` maps (task, model) to its history.csv, `trainings` an encoder's name to its own.
+    """
+    performance, intervals = assessment.performance, assessment.intervals.arp
+    baseline, colours = assessment.baseline, figures.model_colours(assessment.models)
+    drawn: dict[str, list[Drawn]] = {"arp": [], "carbon": [], "learning": [], "training": []}
+    if len(performance) > 1:
+        line = f"with {assessment.level} interval" if any(intervals.values()) else ""
+        drawn["arp"] = [
+            _draw("arp", "ARP", line, lambda t: figures.arp_bars(performance, intervals, baseline, colours, t)),
+            _draw(
+                "contributions",
+                "Contribution of each task",
+                "",
+                lambda t: figures.contribution_bars(performance, baseline, colours, t),
+            ),
+        ]
+    points = {m: (kg, performance[m].arp) for m in performance if (kg := costs[m].kg_co2eq) is not None}
+    if len(points) == len(performance):
+        drawn["carbon"] = [
+            _draw(
+                "arp-carbon",
+                "ARP against kg CO2eq",
+                "",
+                lambda t: figures.arp_against_carbon(points, intervals, baseline, colours, t),
+            )
+        ]
+    for task, metric in assessment.metrics.items():
+        curves = {model: histories[task, model] for model in assessment.models if (task, model) in histories}
+        if curves:
+            drawn["learning"].append(_draw(f"learning-{task}", task, "", _learning(curves, metric, colours)))
+    for name, history in trainings.items():
+        losses = [column.removeprefix("train_") for column in history.columns if column.startswith("train_")]
+        if losses and not history.empty:
+            drawn["training"].append(_draw(f"training-{name}", name, "", _training(history, losses)))
+    return drawn
+
+
+def _learning(
+    curves: dict[str, pd.DataFrame], metric: str, colours: Mapping[str, str]
+) -> Callable[[figures.Theme], bytes]:
+    return lambda theme: figures.learning_curves(curves, metric, colours, theme)
+
+
+def _training(history: pd.DataFrame, losses: list[str]) -> Callable[[figures.Theme], bytes]:
+    return lambda theme: figures.training_curves(history, losses, theme)
+
+
+def _draw(name: str, title: str, note: str, figure: Callable[[figures.Theme], bytes]) -> Drawn:
+    return Drawn(name, title, note, figure(figures.LIGHT), figure(figures.DARK))
+
+
+def render_report(
+    params: Params,
+    assessment: Assessment,
+    costs: Mapping[str, Cost],
+    drawn: Mapping[str, list[Drawn]],
+    data: DataSection,
+    records: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The page as text; `records` maps each run's name to its provenance."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gfm.evaluation", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    found = facts(records)
+    commits = next(([value for value, _ in fact.values] for fact in found if fact.name == "commit"), [MISSING])
+    return environment.get_template("report.html.j2").render(
+        experiment=params.tracking.experiment,
+        verdict=verdict(assessment),
+        commit=commits[0][:12] if len(commits) == 1 else f"of {len(commits)} commits",
+        warnings=warnings(records),
+        tasks=assessment.tasks,
+        models=assessment.models,
+        baseline=assessment.baseline,
+        colours=figures.model_colours(assessment.models),
+        rows=_rows(params, assessment),
+        arp_cells=_arp_cells(assessment),
+        cost_cells={model: _cost_cell(cost) for model, cost in costs.items()},
+        seeds_text=_seeds_text(assessment),
+        few_seeds=min(assessment.seeds.values()) < FEW_SEEDS,
+        confidence=assessment.level,
+        resamples=f"{params.evaluate.bootstrap:,}",
+        no_interval=[{"model": model, "why": why} for model, why in assessment.intervals.reasons.items()],
+        figures=drawn,
+        **_pictures(assessment),
+        methods=sorted({method for cost in costs.values() for method in cost.methods}),
+        grids=sorted({grid for cost in costs.values() for grid in cost.grids}),
+        data=data,
+        dropped=sum(sum(source.dropped.values()) for source in data.sources),
+        facts=found,
+        run_names=list(records),
+    )
+
+
+def _rows(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
+    rows = []
+    for task in assessment.tasks:
+        best = assessment.best(task)
+        cells = []
+        for model in assessment.models:
+            interval = assessment.intervals.scores[task, model]
+            half = "" if interval is None else f"{interval.half:.3f}"
+            cells.append({"score": f"{assessment.means[task, model]:.3f}", "half": half, "best": model in best})
+        rows.append(
+            {
+                "task": task,
+                "metric": assessment.metrics[task],
+                "too_small": params.tasks[task].too_small,
+                "cells": cells,
+            }
+        )
+    return rows
+
+
+def _arp_cells(assessment: Assessment) -> list[dict[str, Any]]:
+    top = max(entry.arp for entry in assessment.performance.values())
+    cells = []
+    for model, entry in assessment.performance.items():
+        interval = assessment.intervals.arp[model] if model != assessment.baseline else None
+        cells.append(
+            {
+                "value": "0" if model == assessment.baseline else f"{entry.arp:+.2f}",
+                "bounds": "" if interval is None else f"{interval.low:+.2f} to {interval.high:+.2f}",
+                "best": entry.arp == top,
+            }
+        )
+    return cells
+
+
+def _cost_cell(cost: Cost) -> dict[str, str]:
+    return {
+        "kwh": amount(cost.kwh),
+        "kg": amount(cost.kg_co2eq),
+        "time": duration(cost.seconds),
+        "parts": ", ".join(part.what for part in cost.parts),
+        "note": cost.note,
+        "unmeasured": ", ".join(cost.unmeasured),
+    }
+
+
+def amount(value: float | None) -> str:
+    """A quantity with three significant digits, or that it was not measured."""
+    if value is None:
+        return "not measured"
+    return "0" if value == 0 else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time span in the unit that a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _seeds_text(assessment: Assessment) -> str:
+    counts = sorted(set(assessment.seeds.values()))
+    if counts == [1]:
+        return "one seed"
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _pictures(assessment: Assessment) -> dict[str, list[dict[str, Any]]]:
+    """Prediction pictures by task and reconstruction pictures by encoder, each with its share of the page's size."""
+    predicted = {
+        (task, model): layout.task_folder(task, model) / "predictions.png"
+        for task in assessment.tasks
+        for model in assessment.models
+    }
+    rebuilt = {model: layout.encoder_folder(model) / "reconstructions.png" for model in assessment.models}
+    there = [path for path in (*predicted.values(), *rebuilt.values()) if path.exists()]
+    budget = PICTURE_BYTES // max(len(there), 1)
+
+    def address(path: Path) -> str:
+        return picture_address(path, budget) if path.exists() else ""
+
+    return {
+        "predictions": [
+            {
+                "task": task,
+                "pictures": [{"model": m, "address": address(predicted[task, m])} for m in assessment.models],
+            }
+            for task in assessment.tasks
+        ],
+        "reconstructions": [
+            {"model": model, "address": address(path)} for model, path in rebuilt.items() if path.exists()
+        ],
+    }

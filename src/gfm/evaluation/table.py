@@ -1,0 +1,111 @@
+"""The results on a terminal: scores, ARP, kg CO2eq, and where to look further."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from gfm import layout
+from gfm.errors import DataError
+from gfm.evaluation.assessment import Assessment, assess
+from gfm.evaluation.verdict import verdict
+from gfm.params import Params
+from gfm.progress import say
+
+REMEDY = "run `dvc repro evaluate`"
+
+
+def print_results(params: Params) -> None:
+    """Print what `gfm evaluate` wrote. Raises DataError when there is nothing yet, or when params.yaml has moved on."""
+    results = _read_results(params)
+    # The primary metric stands first in results.csv.
+    metrics = {task: str(results[results["task"] == task]["metric"].iloc[0]) for task in params.tasks}
+    assessment = assess(params, results, metrics)
+    say(format_table(assessment, _read_carbon(params)))
+    say(f"\n{verdict(assessment).line}")
+    for name, task in params.tasks.items():
+        if task.too_small:
+            say(f"{name} is too small to conclude from: {task.too_small}")
+    say("\nLook further:")
+    for line in _look_further(params):
+        say(f"  {line}")
+
+
+def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str:
+    """Tasks as rows, models as columns: mean score ± half of its interval, then ARP and kg CO2eq."""
+    baseline = assessment.baseline
+    header = ["task", *(f"{model} (baseline)" if model == baseline else model for model in assessment.models)]
+    rows = [header]
+    for task, metric in assessment.metrics.items():
+        row = [f"{task} ({metric})"]
+        for model in assessment.models:
+            interval = assessment.intervals.scores[task, model]
+            row.append(f"{assessment.means[task, model]:.3f}" + (f" ±{interval.half:.3f}" if interval else ""))
+        rows.append(row)
+    arp = ["ARP, %"]
+    for model, entry in assessment.performance.items():
+        interval = assessment.intervals.arp[model]
+        if model == baseline:
+            arp.append("0")
+        else:
+            arp.append(f"{entry.arp:+.2f}" + (f" ±{interval.half:.2f}" if interval else " (no interval)"))
+    kilograms = (carbon[model] for model in assessment.models)
+    rows += [arp, ["kg CO2eq", *("not measured" if kg is None else f"{kg:.3g}" for kg in kilograms)]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
+
+
+def _read_results(params: Params) -> pd.DataFrame:
+    if not layout.RESULTS.exists():
+        raise DataError(f"{layout.RESULTS}: no such file; {REMEDY}")
+    results = pd.read_csv(layout.RESULTS, keep_default_na=False)
+    scored = {(str(task), str(model)) for task, model in zip(results["task"], results["model"], strict=True)}
+    wanted = {(task, model) for task in params.tasks for model in params.models}
+    if scored != wanted:
+        differing = sorted(f"{task} x {model}" for task, model in scored ^ wanted)
+        raise DataError(f"{layout.RESULTS}: made for other tasks or models ({differing[0]}); {REMEDY}")
+    return results
+
+
+def _read_carbon(params: Params) -> dict[str, float | None]:
+    path = layout.REPORTS / "arp.json"
+    try:
+        models = json.loads(path.read_text(encoding="utf-8"))["models"]
+        return {model: models[model]["kg_co2eq"] for model in params.models}
+    except (FileNotFoundError, ValueError, KeyError):
+        raise DataError(f"{path}: missing or incomplete; {REMEDY}") from None
+
+
+def _look_further(params: Params) -> list[str]:
+    uri = params.tracking.uri
+    if uri == "none":
+        tracking = "nothing was tracked (tracking.uri = none)"
+    elif uri.startswith(("http://", "https://")):
+        tracking = uri
+    else:
+        tracking = f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(uri)}   then http://127.0.0.1:5000"
+    return [
+        f"Report:     {layout.REPORT}",
+        f"MLflow UI:  {tracking}",
+        f"Prefect UI: {_program('prefect')} server start   then http://127.0.0.1:4200",
+    ]
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment from the working folder, activated or not."""
+    here = Path(sys.executable).parent / name
+    if sys.prefix == sys.base_prefix or not here.exists():
+        return name
+    return min(os.path.relpath(here), str(here), key=len)

@@ -1,0 +1,95 @@
+"""The one sentence that a report says first, no surer than the intervals allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfm.evaluation.assessment import Assessment
+from gfm.evaluation.bootstrap import Interval
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to say first, how sure it is, and what tasks too small to conclude from do to it."""
+
+    headline: str
+    detail: str
+    caution: str = ""
+
+    @property
+    def line(self) -> str:
+        """All of it, for a terminal."""
+        return " ".join(filter(None, [f"{self.headline}.", self.detail, self.caution]))
+
+
+def verdict(assessment: Assessment) -> Verdict:
+    """Name the model with the highest ARP and say only what its interval supports."""
+    baseline = assessment.baseline
+    rivals = sorted(
+        (model for model in assessment.models if model != baseline),
+        key=lambda model: -assessment.performance[model].arp,
+    )
+    if not rivals:
+        return Verdict(f"Only the baseline {baseline} was scored", "Nothing to compare it with.")
+    best = rivals[0]
+    arp, interval = assessment.performance[best].arp, assessment.intervals.arp[best]
+    caution, overturned = _without_small_tasks(assessment, best)
+    if interval is None:
+        why = assessment.intervals.reasons[best]
+        return Verdict(
+            f"{best}: ARP {arp:+.2f} % over {baseline}, no difference shown",
+            f"There is no interval to judge it by ({why}); give the tasks more seeds.",
+            caution,
+        )
+    bounds = f"{assessment.level} interval {_bounds(interval)}"
+    if interval.holds(0):
+        return Verdict(
+            f"No difference shown between {best} and {baseline}",
+            f"{best} has the highest ARP, {arp:+.2f} %, but its {bounds} includes 0.",
+            caution,
+        )
+    if overturned:
+        return Verdict(
+            f"No difference shown between {best} and {baseline}",
+            f"{best} has the highest ARP, {arp:+.2f} % ({bounds}), but it rests on tasks too small to conclude from.",
+            caution,
+        )
+    if arp < 0:
+        return Verdict(
+            f"No model beats the baseline {baseline}", f"The closest is {best}: ARP {arp:+.2f} % ({bounds}).", caution
+        )
+    return Verdict(f"{best} beats {baseline}: ARP {arp:+.2f} %", _beside(assessment, rivals, bounds), caution)
+
+
+def _without_small_tasks(assessment: Assessment, best: str) -> tuple[str, bool]:
+    """What the best model's ARP is without the tasks too small to conclude from; True: its sign is not shown."""
+    if not assessment.too_small:
+        return "", False
+    names = ", ".join(assessment.too_small)
+    if assessment.firm is None:
+        return f"Every task ({names}) is too small to conclude from.", True
+    performance, intervals = assessment.firm
+    arp, interval = performance[best].arp, intervals.arp[best]
+    said = f"Without {names}, too small to conclude from: ARP {arp:+.2f} %"
+    if interval is None:
+        return f"{said}.", False
+    turned = interval.holds(0) or (arp > 0) != (assessment.performance[best].arp > 0)
+    return f"{said} ({_bounds(interval)}).", turned
+
+
+def _beside(assessment: Assessment, rivals: list[str], bounds: str) -> str:
+    """How sure the first place among the other models is."""
+    first = assessment.intervals.arp[rivals[0]]
+    overlapping = [
+        model
+        for model in rivals[1:]
+        if first is not None and (other := assessment.intervals.arp[model]) is not None and first.overlaps(other)
+    ]
+    sentence = f"{bounds[0].upper()}{bounds[1:]}."
+    if overlapping:
+        sentence += f" It overlaps with that of {', '.join(overlapping)}: which of them is best is not shown."
+    return sentence
+
+
+def _bounds(interval: Interval) -> str:
+    return f"{interval.low:+.2f} to {interval.high:+.2f}"

@@ -1,0 +1,1 @@
+"""The pretraining collection: sources -> tiles -> quality -> duplicates -> shards and manifest (no torch)."""

@@ -1,0 +1,78 @@
+"""Map functions over many items by processes, results in order, with a bounded number in flight."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import cv2
+
+from gfm.errors import GfmError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_IN_FLIGHT = 4  # a worker; what is in flight is all that memory holds
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GDAL_NUM_THREADS")
+
+
+class OrderedMap(Protocol):
+    """`function` of every item, in order of the items; function, items and results are picklable."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]: ...
+
+
+@contextmanager
+def ordered_map(workers: int) -> Iterator[OrderedMap]:
+    """A map that runs in this process for one worker, else in `workers` processes kept until the block ends.
+
+    The map raises GfmError when a worker is killed (for example for lack of memory).
+    """
+    if workers <= 1:
+        yield map
+        return
+    # Spawned, not forked: threads of GDAL and OpenCV do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
+    ):
+
+        def pooled(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+            waiting: deque[Future[Result]] = deque()
+            try:
+                for item in items:
+                    waiting.append(pool.submit(function, item))
+                    if len(waiting) >= _IN_FLIGHT * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BrokenProcessPool:
+                fix = "most likely for lack of memory; lower geopile.workers"
+                raise GfmError(f"a worker process was killed, {fix}") from None
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+        yield pooled
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Workers inherit the environment; more threads than cores only get in each other's way."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

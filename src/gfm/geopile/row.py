@@ -1,0 +1,37 @@
+"""One image of the collection, as the stages of its assembly hand it on (no pyarrow, so that workers start fast)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfm.imagery.footprint import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One usable image; `pixel_hash` and `dhash` are of the picture before a tile is encoded as JPEG."""
+
+    id: str  # SOURCE/relative/path, plus `#x,y` for tiles
+    source: str
+    place: str  # images of one place are never divided between splits
+    file: str  # relative to paths.raw
+    label: str | None
+    width: int
+    height: int
+    gsd_m: float | None
+    crs: str | None
+    date: str | None
+    entropy_bits: float
+    nodata_share: float
+    pixel_hash: str
+    dhash: str
+    bounds: Bounds | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image's bytes lie: `size` bytes at `offset` of a shard."""
+
+    shard: str
+    offset: int
+    size: int

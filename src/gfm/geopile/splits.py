@@ -1,0 +1,125 @@
+"""`gfm split`: which images pretrain, which measure the pretraining loss, which are taken out because they leak."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import xxhash
+
+from gfm.errors import DataError
+from gfm.geopile.leakage import HOWS, Findings, Leak, find_leaks
+from gfm.layout import COLLECTION_SPLIT, LEAKS, MANIFEST, SPLITS, TASKS, task_index
+from gfm.output_folder import new_folder
+from gfm.progress import say
+
+if TYPE_CHECKING:
+    from gfm.params import Params
+
+Split = Literal["train", "val", "leak"]
+
+_SALT = "gfm collection split 1 "  # fixed for ever: another salt moves every place
+_SHOWN = 5  # leaks printed; all are in leaks.csv
+
+_MANIFEST_COLUMNS = ["id", "source", "place", "pixel_hash", "dhash", "west", "south", "east", "north"]
+_TASK_COLUMNS = ["id", "split", "pixel_hashes", "dhashes", "west", "south", "east", "north"]
+
+
+def split(params: Params) -> None:
+    """Write data/splits from the manifest and every task's index.
+
+    Raises DataError where one of them is missing or lacks a column.
+    """
+    manifest = _columns(MANIFEST, _MANIFEST_COLUMNS, "gfm assemble")
+    missing = [name for name in params.tasks if not task_index(name).is_file()]
+    if missing:
+        raise DataError(f"{task_index(missing[0])}: no such file; run `gfm index`, so that leaks can be told")
+    tasks = {path.stem: _columns(path, _TASK_COLUMNS, "gfm index") for path in sorted(TASKS.glob("*.parquet"))}
+    findings = find_leaks(manifest, tasks, params.splits.leak_bits)
+    leaked = {leak.id for leak in findings.leaks}
+    splits: list[Split] = [
+        "leak" if image in leaked else place_split(place, params.splits.val_share)
+        for image, place in zip(manifest["id"], manifest["place"], strict=True)
+    ]
+    _write(manifest, splits, findings)
+    _report(manifest["source"], splits, findings)
+
+
+def place_split(place: str, val_share: float) -> Literal["train", "val"]:
+    """The split of a place, from its name alone: it never changes when other images come or go."""
+    position = xxhash.xxh3_64_intdigest((_SALT + place).encode()) / 2**64
+    return "val" if position < val_share else "train"
+
+
+def _columns(path: Path, names: list[str], made_by: str) -> dict[str, list[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=names)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `{made_by}` first") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); run `{made_by}` again") from None
+    lacking = [name for name in names if name not in table.column_names]
+    if lacking:
+        raise DataError(f"{path}: has no column {', '.join(lacking)}; run `{made_by}` again")
+    return {name: table.column(name).to_pylist() for name in names}
+
+
+def _write(manifest: dict[str, list[Any]], splits: list[Split], findings: Findings) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: pa.array(manifest[name], pa.string()) for name in ("id", "source", "place")}
+    table = pa.table({**columns, "split": pa.array(splits, pa.string())})
+    with new_folder(SPLITS) as folder:
+        pq.write_table(table.sort_by("id"), folder / COLLECTION_SPLIT.name, compression="zstd")
+        with (folder / LEAKS.name).open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(Leak._fields)
+            rows.writerows(findings.leaks)
+        summary = _summary(manifest, splits, findings)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def _summary(manifest: dict[str, list[Any]], splits: list[Split], findings: Findings) -> dict[str, Any]:
+    places: dict[str, set[str]] = {"train": set(), "val": set()}
+    for place, part in zip(manifest["place"], splits, strict=True):
+        if part != "leak":
+            places[part].add(place)
+    pairs = Counter(zip(manifest["source"], splits, strict=True))
+    return {
+        "images": {part: splits.count(part) for part in ("train", "val", "leak")},
+        "places": {part: len(names) for part, names in places.items()},
+        "sources": {
+            source: {part: pairs[source, part] for part in ("train", "val", "leak")}
+            for source in sorted(set(manifest["source"]))
+        },
+        "leaks": {how: sum(leak.how == how for leak in findings.leaks) for how in HOWS},
+        "held_out_samples": findings.held_out,
+        "held_out_samples_with_untelling_looks": findings.untelling,
+    }
+
+
+def _report(sources: Sequence[str], splits: Sequence[Split], findings: Findings) -> None:
+    counts = Counter(zip(sources, splits, strict=True))
+    say(f"{'source':<24} {'train':>8} {'val':>8} {'leak':>8}")
+    for source in sorted(set(sources)):
+        say(f"{source:<24} " + " ".join(f"{counts[source, part]:>8}" for part in ("train", "val", "leak")))
+    say(f"{'all':<24} " + " ".join(f"{splits.count(part):>8}" for part in ("train", "val", "leak")))
+    leaked = len({leak.id for leak in findings.leaks})
+    say(
+        f"leaks: {leaked} images show one of {findings.held_out} validation and test samples"
+        + (f"; {findings.untelling} samples are too plain to compare by looks" if findings.untelling else "")
+    )
+    for leak in findings.leaks[:_SHOWN]:
+        say(f"  {leak.id} = {leak.task} {leak.sample} ({leak.split}, by {leak.how})")
+    if len(findings.leaks) > _SHOWN:
+        say(f"  and {len(findings.leaks) - _SHOWN} more pairs: {LEAKS}")
+    if "val" not in splits:
+        say("no place fell into the validation share; raise splits.val_share")

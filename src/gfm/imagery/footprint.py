@@ -1,0 +1,120 @@
+"""Where an image lies on Earth: bounds in degrees, slippy-map tile numbers, metres a pixel, blocks of ground.
+
+Degrees are rounded to 7 decimals (about a centimetre), so that they are the same whichever maths library computed them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from gfm.imagery.raster import ImageError
+
+EARTH_KM = 40075.016686  # round the equator, WGS 84
+_KM_PER_DEGREE = EARTH_KM / 360
+_DEGREE_DECIMALS = 7
+
+
+class Bounds(NamedTuple):
+    """Degrees of WGS 84; west is greater than east where the footprint crosses the antimeridian."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Longitude and latitude of the middle, degrees."""
+        east = self.east + 360 if self.east < self.west else self.east
+        longitude = (self.west + east) / 2
+        return (longitude - 360 if longitude > 180 else longitude), (self.south + self.north) / 2
+
+
+def slippy_numbers(stem: str) -> tuple[int, int, int] | None:
+    """x, y and zoom of a file stem that ends in `-X-Y-ZOOM` (or `_X_Y_ZOOM`); None where it does not name a tile."""
+    found = re.search(r"(?:^|[-_])(\d+)[-_](\d+)[-_](\d+)$", stem)
+    if found is None:
+        return None
+    x, y, zoom = (int(number) for number in found.groups())
+    return (x, y, zoom) if zoom <= 30 and max(x, y) < 2**zoom else None
+
+
+def slippy_bounds(x: int, y: int, zoom: int) -> Bounds:
+    """The ground of one slippy-map (web mercator) tile."""
+
+    def latitude(row: int) -> float:
+        return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * row / 2**zoom))))
+
+    return _rounded(x / 2**zoom * 360 - 180, latitude(y + 1), (x + 1) / 2**zoom * 360 - 180, latitude(y))
+
+
+def slippy_gsd_m(y: int, zoom: int, width: int) -> float:
+    """Metres a pixel of a tile `width` pixels wide, at the latitude of its middle."""
+    latitude = math.atan(math.sinh(math.pi * (1 - 2 * (y + 0.5) / 2**zoom)))
+    return EARTH_KM * 1000 * math.cos(latitude) / float(2**zoom) / width
+
+
+def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
+    """The ground of a window (None: all) of an open rasterio dataset; None where it is not georeferenced.
+
+    Raises ImageError when the coordinate system has no relation to longitude and latitude.
+    """
+    from rasterio._err import CPLE_BaseError  # rasterio lets these through where PROJ finds no way
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform_bounds
+    from rasterio.windows import Window
+
+    if not _georeferenced(dataset):
+        return None
+    window = window or Window(0, 0, dataset.width, dataset.height)
+    a, b, c, d, e, f = dataset.transform[:6]
+    columns = (window.col_off, window.col_off + window.width)
+    lines = (window.row_off, window.row_off + window.height)
+    xs = [c + a * column + b * line for column in columns for line in lines]
+    ys = [f + d * column + e * line for column in columns for line in lines]
+    try:
+        bounds = transform_bounds(dataset.crs, "EPSG:4326", min(xs), min(ys), max(xs), max(ys))
+    except (CRSError, CPLE_BaseError):
+        bounds = (math.nan,) * 4
+    if not all(map(math.isfinite, bounds)):
+        raise ImageError(dataset.name, "its coordinate system gives no longitude and latitude", "set the right CRS")
+    return _rounded(*bounds)
+
+
+def raster_gsd_m(dataset: Any) -> float | None:
+    """Metres of ground a pixel of an open rasterio dataset, in its middle; None where it is not georeferenced."""
+    bounds = raster_bounds(dataset)
+    if bounds is None:
+        return None
+    transform = dataset.transform
+    side = math.sqrt(abs(transform.a * transform.e - transform.b * transform.d))
+    shrink = math.cos(math.radians(bounds.centre[1]))
+    if dataset.crs.is_geographic:
+        return side * _KM_PER_DEGREE * 1000 * math.sqrt(shrink)  # degrees of longitude are shorter, of latitude are not
+    side *= float(dataset.crs.linear_units_factor[1])
+    return side * shrink if dataset.crs.to_epsg() == 3857 else side  # web mercator's metres grow towards the poles
+
+
+def ground_block(bounds: Bounds, km: float) -> str:
+    """The name of the block of ground, about km x km, that the middle of `bounds` lies in.
+
+    Rows are bands of latitude; each is cut into a whole number of columns, so blocks do not overlap anywhere on Earth.
+    """
+    longitude, latitude = bounds.centre
+    row = math.floor((latitude + 90) * _KM_PER_DEGREE / km)
+    middle = min((row + 0.5) * km / _KM_PER_DEGREE - 90, 90.0)
+    # Rounded, because cosines differ in their last bit between machines.
+    round_km = round(EARTH_KM * math.cos(math.radians(middle)), 3)
+    columns = max(1, math.floor(round_km / km))
+    column = math.floor((longitude + 180) / 360 * columns) % columns
+    return f"ground-{km:g}km-{row}-{column}"
+
+
+def _georeferenced(dataset: Any) -> bool:
+    return dataset.crs is not None and not dataset.transform.is_identity
+
+
+def _rounded(west: float, south: float, east: float, north: float) -> Bounds:
+    return Bounds(*(round(degree, _DEGREE_DECIMALS) + 0.0 for degree in (west, south, east, north)))

@@ -1,0 +1,244 @@
+"""Read images exactly as declared: any file that differs from its declaration is refused with a reason.
+
+Nothing is converted on the way in (no rotation by EXIF, no dropped alpha, no stretched range); `to_unit` and
+`to_uint8` are the only places where stored values become values of a picture.
+"""
+
+from __future__ import annotations
+
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfm.errors import DataError, GfmError
+from gfm.imagery.pictures import PictureError, decode_jpeg, decode_png, is_jpeg, is_png
+from gfm.params import Imagery
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Pillow's own limit for decompression bombs; a larger picture is read by windows (`open_scene`), never whole.
+MAX_PIXELS = 178_956_970
+
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+class ImageError(GfmError):
+    """One file that cannot be used: `path`, a short `reason`, and a `fix`; the message is one line of the three."""
+
+    def __init__(self, path: Path | str, reason: str, fix: str = "") -> None:
+        self.path, self.reason, self.fix = Path(path), reason, fix
+        super().__init__(path, reason, fix)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}{'; ' if self.fix else ''}{self.fix}"
+
+
+def read_image(path: Path, imagery: Imagery) -> Array:
+    """A whole PNG, JPEG or TIFF as stored: (H, W, C) of `imagery.dtype`, C = len(imagery.bands), bands in file order.
+
+    The file's content, not its suffix, says what it is. Raises ImageError when the file is missing, unreadable, empty,
+    truncated, not an image, of another dtype or band count than declared, not finite, or larger than MAX_PIXELS.
+    """
+    head = _head(path)
+    if head.startswith(_TIFF_MAGIC):
+        with open_scene(path, imagery) as dataset:
+            _check_pixels(path, dataset.width, dataset.height)
+            return read_window(dataset, imagery)
+    if not (is_jpeg(head) or is_png(head)):
+        raise ImageError(path, "not a PNG, JPEG or TIFF image", "remove it or convert it")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return decode_picture(data, imagery, path)
+
+
+def decode_picture(data: bytes, imagery: Imagery, path: Path) -> Array:
+    """Encoded PNG or JPEG bytes -> (H, W, C) as declared; `path` only names the file in an ImageError."""
+    try:
+        if is_jpeg(data):
+            pixels = decode_jpeg(data, MAX_PIXELS)
+        else:
+            pixels = decode_png(data, MAX_PIXELS)
+    except PictureError as error:
+        raise ImageError(path, error.reason, error.fix) from None
+    _check_declared(path, pixels.shape[2], str(pixels.dtype), imagery)
+    return pixels
+
+
+@contextmanager
+def open_scene(path: Path, imagery: Imagery | None) -> Iterator[Any]:
+    """An open rasterio dataset of a TIFF whose bands and dtype are as declared (`imagery=None`: unchecked).
+
+    Read it by `read_window`. Raises ImageError for anything that is wrong with the file, also inside the `with` block.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    if not _head(path).startswith(_TIFF_MAGIC):
+        raise ImageError(path, "not a TIFF image", "remove it or convert it to GeoTIFF")
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is fine: it is then its own place
+        # GTiff alone: GDAL must not take a crafted file for a format that refers to other files.
+        with rasterio.open(path, driver="GTiff") as dataset:
+            if imagery is not None:
+                _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
+            yield dataset
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What rasterio raises while reading `path` becomes an ImageError that names it."""
+    from rasterio._err import CPLE_BaseError  # rasterio lets these through from GDAL and PROJ
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        raise ImageError(path, f"truncated or corrupt: {_cause(error, path)}", "fetch it again or remove it") from None
+
+
+def read_window(dataset: Any, imagery: Imagery, window: Any = None) -> Array:
+    """One window (None: all) of a dataset from `open_scene`: (H, W, C) as stored, C-contiguous.
+
+    Raises ImageError when a float raster holds NaN or infinite values that are not its declared nodata.
+    """
+    pixels = np.ascontiguousarray(np.moveaxis(dataset.read(window=window), 0, -1))
+    check_finite(Path(dataset.name), pixels, imagery)
+    return pixels
+
+
+def check_finite(path: Path, pixels: Array, imagery: Imagery) -> None:
+    """Raise ImageError when (H, W, C) float pixels hold infinity, or NaN that is not the declared nodata."""
+    if pixels.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(pixels)
+    if imagery.nodata is not None and np.isnan(imagery.nodata):
+        bad &= ~np.isnan(pixels)
+    count = int(bad.any(axis=-1).sum())
+    if count:
+        fix = "repair it, or declare imagery.nodata: .nan if NaN means nodata"
+        raise ImageError(path, f"has {count} pixels that are NaN or infinite", fix)
+
+
+def nodata_mask(pixels: Array, nodata: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(H, W, C) as stored -> (H, W) bool, True where every band holds `nodata` (None: nowhere; NaN matches NaN)."""
+    if nodata is None:
+        return np.zeros(pixels.shape[:2], dtype=bool)
+    equal = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    return np.asarray(equal.all(axis=-1))
+
+
+def to_unit(array: Array, imagery: Imagery, bands: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(H, W, C) as stored -> float32 (H, W, len(bands)) in [0, 1]: bands by name, times `imagery.scale`, clipped."""
+    chosen = _choose(array, imagery, bands).astype(np.float32)
+    chosen *= np.float32(imagery.scale)
+    np.nan_to_num(chosen, copy=False, nan=0.0)
+    return np.clip(chosen, 0.0, 1.0, out=chosen)
+
+
+def to_uint8(array: Array, imagery: Imagery, bands: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(H, W, C) as stored -> uint8 (H, W, len(bands)): `to_unit` times 255, rounded half up.
+
+    For uint8 imagery of scale 1/255 the pixels stay exactly what they were.
+    """
+    chosen = _choose(array, imagery, bands)
+    if chosen.dtype.kind == "f":
+        unit = np.nan_to_num(np.clip(chosen.astype(np.float64) * imagery.scale, 0.0, 1.0), nan=0.0)
+        return np.floor(unit * 255 + 0.5).astype(np.uint8)
+    if chosen.dtype == np.uint8 and np.array_equal(_table("uint8", imagery.scale), np.arange(256)):
+        return chosen.copy()  # most imagery is a picture already
+    unsigned = chosen.view(np.uint16) if chosen.dtype == np.int16 else chosen
+    picture: np.ndarray[Any, np.dtype[np.uint8]] = _table(str(chosen.dtype), imagery.scale).take(unsigned)
+    return picture
+
+
+def band_numbers(imagery: Imagery, bands: Sequence[str]) -> list[int]:
+    """Where the named bands lie in the file, from 0; DataError when one is not declared."""
+    declared = list(imagery.bands)
+    missing = [band for band in bands if band not in declared]
+    if missing:
+        raise DataError(f"band {missing[0]} is asked for, imagery.bands declares {', '.join(declared)}")
+    return [declared.index(band) for band in bands]
+
+
+def _choose(array: Array, imagery: Imagery, bands: Sequence[str]) -> Array:
+    numbers = band_numbers(imagery, bands)
+    first = numbers[0] if numbers else 0
+    if numbers == list(range(first, first + len(numbers))):  # a view is much faster than picking bands one by one
+        return array[..., first : first + len(numbers)]
+    return array[..., numbers]
+
+
+@lru_cache(maxsize=32)
+def _table(dtype: str, scale: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 value of every stored integer; an int16 is looked up by its bits as uint16."""
+    if dtype == "int16":
+        stored = np.arange(65536, dtype=np.uint16).view(np.int16)
+    else:
+        stored = np.arange(int(np.iinfo(dtype).max) + 1, dtype=dtype)
+    unit = np.clip(stored.astype(np.float64) * scale, 0.0, 1.0)
+    return np.floor(unit * 255 + 0.5).astype(np.uint8)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(path, "is a folder", "name a file")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ImageError(path, "not a regular file", "remove it")
+        if status.st_size == 0:
+            raise ImageError(path, "empty file", "fetch it again or remove it")
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    if isinstance(error, FileNotFoundError):
+        return ImageError(path, "no such file", "restore it")
+    if isinstance(error, PermissionError):
+        return ImageError(path, "not readable: permission denied", "give read permission")
+    return ImageError(path, f"not readable: {(error.strerror or str(error)).lower()}", "check the disk and the link")
+
+
+def _check_declared(path: Path, count: int, dtype: str, imagery: Imagery) -> None:
+    names = ", ".join(imagery.bands)
+    if count != len(imagery.bands):
+        fix = "declare its bands in imagery.bands, or convert the file"
+        raise ImageError(path, f"has {_bands(count)}, {len(imagery.bands)} declared ({names})", fix)
+    if dtype != imagery.dtype:
+        fix = "set imagery.dtype and imagery.scale, or convert the file"
+        raise ImageError(path, f"is {dtype}, declared {imagery.dtype}", fix)
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        fix = "cut it, or declare it as scenes"
+        raise ImageError(path, f"has {width}x{height} px, more than {MAX_PIXELS:,}", fix)
+
+
+def _common_dtype(path: Path, dtypes: Sequence[str]) -> str:
+    if len(set(dtypes)) > 1:
+        raise ImageError(path, f"has bands of different types ({', '.join(dtypes)})", "convert the file to one type")
+    return str(dtypes[0])
+
+
+def _bands(count: int) -> str:
+    return f"{count} band{'' if count == 1 else 's'}"
+
+
+def _cause(error: BaseException, path: Path) -> str:
+    """What GDAL said, on one line and without the path: the same words in every folder and on every machine."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split()).replace(str(path), path.name)
+    return text[:160] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Networks as plain nn.Modules: encoders, masking, the student and its teacher. No Lightning here."""

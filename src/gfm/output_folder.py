@@ -1,0 +1,43 @@
+"""Output folders that are whole or absent: made beside their final place, moved there at the end, by one process."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gfm.errors import GfmError
+
+LOCKS = Path(".gfm/locks")
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `final` when the block ends without an error.
+
+    A second process that wants the same folder is refused; a killed one leaves the old folder as it was.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    # Beside the outputs a lock file would be a stray file of the repository, or vanish when DVC clears an output.
+    with (LOCKS / final.as_posix().replace("/", "-")).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GfmError(f"{final}: another process is writing it; wait for it to end") from None
+        unfinished = final.parent / f".{final.name}.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            yield unfinished
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        previous = final.parent / f".{final.name}.old"
+        shutil.rmtree(previous, ignore_errors=True)
+        if final.exists():
+            final.replace(previous)
+        unfinished.replace(final)
+        shutil.rmtree(previous, ignore_errors=True)

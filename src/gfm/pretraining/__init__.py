@@ -1,0 +1,1 @@
+"""Making encoders: the teacher, the untrained baseline and continual pretraining, on Lightning."""

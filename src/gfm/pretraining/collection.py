@@ -1,0 +1,80 @@
+"""The rows of the collection that one purpose may read: from the manifest, by split and source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gfm import layout
+from gfm.errors import DataError
+
+COLUMNS = ["id", "source", "label", "licence", "shard", "offset", "size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Images of the collection, in the manifest's order. Arrow columns: worker processes share them without copies."""
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def id(self, index: int) -> str:
+        """The image's id."""
+        return str(self.table["id"][index].as_py())
+
+    def place(self, index: int) -> tuple[str, int, int]:
+        """Shard, offset and size of the image's bytes."""
+        shard, offset, size = (self.table[column][index].as_py() for column in ("shard", "offset", "size"))
+        return str(shard), int(offset), int(size)
+
+    def labels(self) -> list[str]:
+        """`source:label` of every row; a class means something only within its source."""
+        return [
+            f"{source}:{label}"
+            for source, label in zip(self.table["source"].to_pylist(), self.table["label"].to_pylist(), strict=True)
+        ]
+
+    def where(self, keep: Sequence[bool]) -> Rows:
+        """The rows for which `keep` is true."""
+        return Rows(self.table.filter(pa.array(keep, pa.bool_())))
+
+    def licences(self) -> dict[str, tuple[str, int]]:
+        """For every source: its licence and its number of images."""
+        found: dict[str, tuple[str, int]] = {}
+        pairs = zip(self.table["source"].to_pylist(), self.table["licence"].to_pylist(), strict=True)
+        for source, licence in pairs:
+            found[source] = (licence, found.get(source, ("", 0))[1] + 1)
+        return dict(sorted(found.items()))
+
+
+def read_rows(split: Literal["train", "val"], *, labelled_sources: Sequence[str] | None = None) -> Rows:
+    """The rows of one split; with `labelled_sources`, only labelled images of these sources.
+
+    DataError where the collection or its split is missing, or where they are of different collections.
+    """
+    try:
+        manifest = pq.read_table(layout.MANIFEST, columns=COLUMNS)
+        splits = pq.read_table(layout.COLLECTION_SPLIT, columns=["id", "split"])
+    except FileNotFoundError as error:
+        stage = "gfm split" if str(layout.COLLECTION_SPLIT) in str(error) else "gfm assemble"
+        raise DataError(f"{' '.join(str(error).split())}; run `{stage}` first") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{layout.MANIFEST} or {layout.COLLECTION_SPLIT}: cannot be read: {error}") from None
+    position = pc.index_in(manifest["id"], value_set=splits["id"])
+    if position.null_count:
+        raise DataError(
+            f"{layout.COLLECTION_SPLIT}: {position.null_count} images of {layout.MANIFEST} are in no split; "
+            "run `gfm split` again"
+        )
+    keep = pc.equal(splits["split"].take(position), split)
+    if labelled_sources is not None:
+        chosen = pc.is_in(manifest["source"], value_set=pa.array(list(labelled_sources), manifest["source"].type))
+        keep = pc.and_(keep, pc.and_(chosen, pc.is_valid(manifest["label"])))
+    return Rows(manifest.filter(keep).combine_chunks())

@@ -1,0 +1,84 @@
+"""The README.md beside an encoder: what it is, what it was made from, what it cost, what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gfm import layout
+from gfm.models.encoder_file import EncoderCard
+from gfm.pretraining.record import RunRecord
+
+LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # as the hub's metadata writes them
+
+
+def write_model_card(
+    folder: Path,
+    card: EncoderCard,
+    record: RunRecord,
+    *,
+    method: str,
+    parameters: int,
+    sources: Mapping[str, tuple[str, int]],
+    limits: Sequence[str],
+    pictures: bool = False,
+) -> None:
+    """Write `README.md`. `sources` maps each data source to its licence and its number of images."""
+    licence = LICENCES.get(card.licence, "other")
+    bands = "\n".join(
+        f"| {band} | {mean:g} | {std:g} |" for band, mean, std in zip(card.bands, card.mean, card.std, strict=True)
+    )
+    data = "\n".join(f"| {name} | {count} | {licence} |" for name, (licence, count) in sources.items())
+    numbers = "\n".join(f"| {name} | {value:g} |" for name, value in record.metrics.items())
+    parts = [
+        f"---\nlibrary_name: timm\nlicense: {licence}\ntags: [remote-sensing, feature-extraction]\n---",
+        f"# {record.name}",
+        method,
+        "```python\n"
+        "import timm\n"
+        f'model = timm.create_model("local-dir:{layout.encoder_folder(record.name)}", '
+        "pretrained=True, num_classes=0)\n```",
+        f"Architecture: timm `{card.architecture}` with {card.model_args or 'its own arguments'}, "
+        f"{parameters / 1e6:.2f} million parameters, square images of {card.image_px} px. "
+        f"Batch norm: {card.batch_norm}. Origin: {card.origin}. "
+        f"Made from: {', '.join(card.parents) or 'random weights'}.",
+        f"Licence: {card.licence}",
+        "## Input\n\nBands in this order, values in [0, 1], then (value - mean) / std:\n\n"
+        f"| band | mean | std |\n|---|---|---|\n{bands}",
+    ]
+    if sources:
+        parts.append(f"## Data\n\n| source | training images | licence |\n|---|---|---|\n{data}")
+    if numbers:
+        parts.append(f"## Results of training\n\n| number | value |\n|---|---|\n{numbers}")
+    if pictures:
+        parts.append(
+            "![Rows: input, masked input, masked parts filled in by the student](reconstructions.png)\n\n"
+            "Rows: the input, the masked input, and the masked parts filled in."
+        )
+    parts += [
+        f"## Cost\n\n{_energy(record)}",
+        "## Made with\n\n" + "\n".join(_facts(record)),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits),
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _energy(record: RunRecord) -> str:
+    kwh, kg = record.energy.get("kwh"), record.energy.get("kg_co2eq")
+    method = record.energy.get("method", "not measured")
+    seen = f"{record.samples} samples in {record.seconds:.0f} s."
+    if record.resumed_at_step is not None:
+        seen += f" The time and the energy cover the part after step {record.resumed_at_step}, where it was resumed."
+    if kwh is None or kg is None:
+        return f"{seen} Energy: {method}."
+    return f"{seen} Energy: {kwh:.3g} kWh, {kg:.3g} kg CO2eq ({method}; grid: {record.energy.get('country')})."
+
+
+def _facts(record: RunRecord) -> list[str]:
+    facts = [f"- seed: {record.seed}", f"- MLflow run: {record.run_id or 'not recorded'}"]
+    for key, value in record.provenance.items():
+        if key == "seed":
+            continue
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        facts += [f"- {key} {name}: {item}".replace(" :", ":") for name, item in inner if item not in (None, [], "")]
+    return facts

@@ -1,0 +1,57 @@
+"""A picture of what the student fills in: input, masked input and reconstruction, one column an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gfm.models.masking import spread
+from gfm.pretraining.data import VALIDATION_EPOCH, CropDataset
+from gfm.pretraining.student_module import StudentModule
+
+COLUMNS = 6
+GAP = 4  # white pixels between pictures
+LEAST_PX = 160  # smaller crops are enlarged, so that the picture can be looked at
+ROWS = ("input", "masked", "filled in")
+STRIP = 88  # pixels at the left that hold the names of the rows
+GREY = 0.5
+
+
+@torch.no_grad()
+def draw_reconstructions(module: StudentModule, dataset: CropDataset, path: Path) -> None:
+    """Write a PNG of the first few images of `dataset`, with masks that are always the same.
+
+    Reconstructed pixels are pasted into the visible ones; of more than three bands the first three are shown.
+    """
+    count = min(COLUMNS, len(dataset))
+    spaced = [index * len(dataset) // count for index in range(count)]
+    images = torch.stack([dataset[VALIDATION_EPOCH, row][0] for row in spaced]).float() / 255
+    device = next(module.parameters()).device
+    mask = module.masks(count, draw=0).to(device)
+    module.eval()
+    filled = module.model(images.to(device), mask).reconstruction.float().cpu()
+    encoder = module.model.student.encoder
+    filled = (filled * encoder.std.cpu() + encoder.mean.cpu()).clamp(0, 1)
+    hidden = spread(mask.cpu(), (images.shape[2], images.shape[3])).unsqueeze(1)
+    rows = [images, torch.where(hidden, torch.tensor(GREY), images), torch.where(hidden, filled, images)]
+    sheet = np.concatenate([_row(name, batch) for name, batch in zip(ROWS, rows, strict=True)])
+    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+        raise OSError(f"{path}: the picture cannot be written")
+
+
+def _row(name: str, images: torch.Tensor) -> NDArray[np.uint8]:
+    pictures = (images[:, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    if pictures.shape[-1] < 3:
+        pictures = np.repeat(pictures[..., :1], 3, axis=-1)
+    side = max(LEAST_PX, pictures.shape[1])
+    tiles = []
+    for picture in pictures:
+        large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_NEAREST)
+        tiles.append(np.pad(large, ((0, GAP), (GAP, 0), (0, 0)), constant_values=255))
+    strip = np.full((side + GAP, STRIP, 3), 255, np.uint8)
+    cv2.putText(strip, name, (4, side // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([strip, *tiles], axis=1)

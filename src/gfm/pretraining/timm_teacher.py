@@ -1,0 +1,162 @@
+"""A published timm model as teacher, with its pretrained weights and never without them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from gfm import layout
+from gfm.errors import WeightsError
+from gfm.models.backbone import build_backbone, set_image_px, takes_img_size
+from gfm.models.encoder import check_keys, read_weights, save_encoder
+from gfm.models.encoder_file import EncoderCard
+from gfm.output_folder import new_folder
+from gfm.params import Params, TimmTeacher
+from gfm.pretraining.model_card import write_model_card
+from gfm.pretraining.record import RunRecord
+from gfm.progress import say
+from gfm.tracking.carbon import measure
+from gfm.tracking.provenance import provenance
+from gfm.tracking.registry import register_encoder
+from gfm.tracking.runs import child_run
+
+METHOD = "A published timm model, taken over as it is; its classifier is not kept."
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A headless network with the weights it was asked for."""
+
+    backbone: nn.Module
+    dropped: list[str]  # keys of the classifier, left out
+    source: str  # file name, or the hub's name
+    digest: str | None  # sha256 of the file
+
+
+def import_teacher(params: Params, teacher: TimmTeacher) -> None:
+    """Write models/encoders/teacher from `teacher.weights`; WeightsError where they cannot be had or do not fit."""
+    final = layout.encoder_folder("teacher")
+    settings = teacher.model_dump(mode="json")
+    with (
+        new_folder(final) as folder,
+        child_run(params, name="teacher", kind="teacher", settings=settings) as tracked,
+        measure(params.carbon, "teacher") as meter,
+    ):
+        bands = len(params.geopile.bands)
+        found = from_hub(teacher, bands) if teacher.weights == "hub" else from_file(teacher, bands)
+        origin = provenance(None) | {"weights": found.source, "weights_sha256": found.digest}
+        card = EncoderCard(
+            architecture=teacher.architecture.name,
+            model_args=dict(teacher.architecture.args),
+            image_px=teacher.architecture.image_px,
+            bands=list(params.geopile.bands),
+            mean=list(teacher.normalisation.mean),
+            std=list(teacher.normalisation.std),
+            batch_norm=teacher.batch_norm,
+            origin="imported",
+            licence=teacher.licence,
+            parents=[found.source],
+            provenance=origin,
+            energy={"kwh": None, "kg_co2eq": None, "method": "not measured: trained elsewhere"},
+        )
+        save_encoder(folder, found.backbone, card)
+        record = RunRecord(
+            name="teacher",
+            kind="imported teacher",
+            seed=None,
+            seconds=0.0,
+            samples=0,
+            provenance=origin,
+            energy=card.energy,
+            run_id=tracked.run_id,
+            metrics={},
+        )
+        record.write(folder)
+        write_model_card(
+            folder,
+            card,
+            record,
+            method=METHOD,
+            parameters=sum(p.numel() for p in found.backbone.parameters()),
+            sources={},
+            limits=["Made from natural images by others: their terms and their biases apply."],
+        )
+    tracked.energy(meter.energy)
+    register_encoder(params, tracked, final)
+    dropped = f"; left out the classifier ({', '.join(found.dropped)})" if found.dropped else ""
+    say(f"{final}: {card.architecture} with the weights of {found.source}{dropped}")
+
+
+def from_file(teacher: TimmTeacher, bands: int) -> Imported:
+    """The network with exactly the tensors of a local safetensors file; half precision becomes float32.
+
+    Only the classifier's keys, by timm's name for it, are left out. WeightsError for another sha256, and for any
+    other key or shape that is missing, unknown or different.
+    """
+    path = Path(teacher.weights)
+    digest = _sha256(path)
+    if teacher.sha256 is not None and digest != teacher.sha256.lower():
+        raise WeightsError(
+            f"{path}: its sha256 is {digest}, but teacher.sha256 = {teacher.sha256}; get the right file, or correct it"
+        )
+    state = read_weights(path)
+    backbone = _backbone(teacher, bands)
+    classifier = _classifier_prefixes(backbone)
+    dropped = [key for key in state if key.startswith(classifier)] if classifier else []
+    kept = {key: value for key, value in state.items() if key not in dropped}
+    check_keys(backbone, kept, str(path))
+    backbone.load_state_dict(kept, strict=True)
+    _check_loaded(backbone, kept, str(path))
+    return Imported(backbone, dropped, path.name, digest)
+
+
+def from_hub(teacher: TimmTeacher, bands: int) -> Imported:
+    """The network with the weights that timm knows for it; WeightsError where they cannot be fetched."""
+    name = teacher.architecture.name
+    given = {**teacher.architecture.args, "in_chans": bands, "num_classes": 0}
+    try:
+        pretrained = timm.create_model(name, pretrained=True, **given)
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"teacher.weights = hub: the weights of {name} cannot be had here ({type(error).__name__}: {reason}); "
+            "fetch them elsewhere and give teacher.weights = a local safetensors file"
+        ) from None
+    if takes_img_size(name):
+        set_image_px(pretrained, teacher.architecture.image_px)
+    state: dict[str, Tensor] = pretrained.state_dict()
+    backbone = _backbone(teacher, bands)
+    check_keys(backbone, state, f"timm's weights of {name}")
+    backbone.load_state_dict(state, strict=True)
+    return Imported(backbone, [], f"timm {name}", None)
+
+
+def _backbone(teacher: TimmTeacher, bands: int) -> nn.Module:
+    wanted = teacher.architecture
+    return build_backbone(wanted.name, wanted.args, image_px=wanted.image_px, bands=bands, seed=0)
+
+
+def _check_loaded(backbone: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Never silently random: what the network holds now is what the file holds."""
+    own = backbone.state_dict()
+    different = [key for key, value in state.items() if not torch.equal(own[key], value)]
+    if different:
+        raise WeightsError(f"{source}: {len(different)} tensors did not arrive, {different[0]} first")
+
+
+def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+    names = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"teacher.weights = {path}: {error.strerror}; give the path of a safetensors file") from None

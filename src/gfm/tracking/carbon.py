@@ -1,0 +1,228 @@
+"""Energy and kg CO2eq of a piece of work, each figure with the method that gave it. Never a guess, never fatal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from gfm.params import Carbon
+from gfm.progress import say
+from gfm.tracking.provenance import cpu_model
+
+SAMPLE_EVERY_S = 5.0  # how often codecarbon turns power into energy
+RANK_VARIABLES = ("RANK", "LOCAL_RANK")  # torchrun and Lightning set them
+
+_said: set[str] = set()
+_unlisted_cpus: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """What a piece of work took, and how that is known; kwh None: it was not measured, and method says why."""
+
+    kwh: float | None
+    kg_co2eq: float | None
+    seconds: float
+    method: str
+    power_source: str  # measured, estimated, partly measured, none
+    country: str  # ISO code of the grid whose intensity is used
+    intensity_kg_per_kwh: float | None
+    intensity_source: str = ""  # stated in the parameters, or whose figure it is
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        return asdict(self)
+
+
+class Meter:
+    """Measures from `start` to `stop`; `energy` holds what was found."""
+
+    def __init__(self, carbon: Carbon) -> None:
+        self.carbon = carbon
+        self.energy = self._not_measured("still running", 0.0)
+        self._tracker: Any = None
+        self._reason = ""
+        self._begun = time.monotonic()
+
+    def start(self) -> None:
+        local_rank = os.environ.get("LOCAL_RANK", "0")
+        if local_rank != "0":
+            self._reason = f"the node's first process measures it (this is process {local_rank})"
+            return
+        try:
+            from codecarbon import OfflineEmissionsTracker
+        except ImportError:
+            self._reason = "codecarbon is not installed"
+            return
+        with _complaints() as complaints, _quick_cpu_detection():
+            tracker = OfflineEmissionsTracker(
+                country_iso_code=self.carbon.country_iso,
+                allow_multiple_runs=True,
+                tracking_mode="machine",
+                measure_power_secs=SAMPLE_EVERY_S,
+                output_methods=[],
+                log_level="warning",
+                electricitymaps_api_token=None,
+                force_carbon_intensity_g_co2e_kwh=None,
+            )
+            tracker.start()
+        # codecarbon suppresses every exception of its own; an unset start time is how it shows.
+        if getattr(tracker, "_start_time", None) is None:
+            self._reason = f"codecarbon did not start: {complaints.reason()}"
+            return
+        self._tracker = tracker
+        # codecarbon looks the CPU up once a process.
+        if complaints.has("we don't know it"):
+            _unlisted_cpus.add(cpu_model())
+
+    def stop(self) -> None:
+        seconds = time.monotonic() - self._begun
+        if self._tracker is None:
+            self.energy = self._not_measured(self._reason, seconds)
+            return
+        with _complaints() as complaints:
+            self._tracker.stop()
+        final = getattr(self._tracker, "final_emissions_data", None)
+        if final is None or not final.energy_consumed > 0:
+            self._reason = f"codecarbon gave no figure: {complaints.reason()}"
+            self.energy = self._not_measured(self._reason, seconds)
+            return
+        method, source = describe(self._tracker)
+        stated = self.carbon.intensity_kg_per_kwh
+        kwh = float(final.energy_consumed)
+        intensity = stated if stated is not None else float(final.emissions) / kwh
+        self.energy = Energy(
+            kwh=kwh,
+            kg_co2eq=kwh * intensity,
+            seconds=seconds,
+            method=method,
+            power_source=source,
+            country=self.carbon.country_iso,
+            intensity_kg_per_kwh=intensity,
+            intensity_source="stated in carbon.intensity_kg_per_kwh" if stated is not None else _grid(final),
+        )
+
+    def _not_measured(self, reason: str, seconds: float) -> Energy:
+        stated = self.carbon.intensity_kg_per_kwh
+        return Energy(None, None, seconds, f"not measured: {reason}", "none", self.carbon.country_iso, stated)
+
+
+@contextmanager
+def measure(carbon: Carbon, what: str) -> Iterator[Meter]:
+    """Measure the energy of the block on this machine; afterwards `meter.energy` holds it, also when the block raised.
+
+    The figure covers the whole machine while the block runs (one tracker a node), and adds nothing to a run where it
+    cannot be had: the energy is then None with the reason, said aloud once a process.
+    """
+    meter = Meter(carbon)
+    meter.start()
+    try:
+        yield meter
+    finally:
+        meter.stop()
+        if meter.energy.kwh is None and meter.energy.method not in _said and not _follower():
+            _said.add(meter.energy.method)
+            say(f"{what}: energy {meter.energy.method}")
+
+
+def describe(tracker: Any) -> tuple[str, str]:
+    """How this codecarbon tracker knows the power of each part, in words, and in one word for the whole."""
+    from codecarbon import __version__
+
+    parts: list[str] = []
+    measured: list[bool] = []
+    for part in tracker._hardware:
+        words, is_measured = _describe_part(part)
+        parts.append(words)
+        measured.append(is_measured)
+    if not any(type(part).__name__ in ("GPU", "AppleSiliconChip") for part in tracker._hardware):
+        parts.append("no GPU seen")
+    if float(getattr(tracker, "_pue", 1.0) or 1.0) != 1.0:
+        parts.append(f"times a PUE of {tracker._pue}")
+    source = "measured" if all(measured) else "partly measured" if any(measured) else "estimated"
+    return f"codecarbon {__version__}, power of the whole machine: {', '.join(parts)}", source
+
+
+def _describe_part(part: Any) -> tuple[str, bool]:
+    kind = type(part).__name__
+    if kind == "CPU":
+        mode, tdp = str(part._mode), part._tdp
+        if mode == "intel_rapl":
+            return "CPU measured by RAPL", True
+        if mode in ("intel_power_gadget", "windows_emi"):
+            return f"CPU measured by {mode.replace('_', ' ')}", True
+        if mode == "cpu_load":
+            why = ", 4 W a thread because codecarbon does not list this CPU" if cpu_model() in _unlisted_cpus else ""
+            return f"CPU estimated from its load and a design power of {tdp:g} W (no RAPL{why})", False
+        return f"CPU a constant {tdp} W (no RAPL)", False
+    if kind == "RAM":
+        return "RAM modelled from its size", False
+    if kind == "GPU":
+        return "GPU measured by its driver (NVML or AMD SMI)", True
+    if kind == "AppleSiliconChip":
+        return f"{part.chip_part} measured by powermetrics", True
+    return f"{kind} by codecarbon", False
+
+
+def _grid(final: Any) -> str:
+    if final.country_name:
+        return f"codecarbon's yearly figure for {final.country_name}"
+    return f"codecarbon's world average (it has no figure for {final.country_iso_code})"
+
+
+def _follower() -> bool:
+    return any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES)
+
+
+class _Complaints(logging.Filter):
+    """Keeps what codecarbon logs instead of raising, so that a missing figure has a reason, and shows none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.records.append(record)
+        return False
+
+    def reason(self) -> str:
+        for record in self.records:
+            if record.exc_info and record.exc_info[1] is not None:
+                return " ".join(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}".split())
+        errors = [record.getMessage() for record in self.records if record.levelno >= logging.ERROR]
+        return " ".join(errors[0].split()) if errors else "it gave no reason"
+
+    def has(self, words: str) -> bool:
+        return any(words in record.getMessage() for record in self.records)
+
+
+@contextmanager
+def _complaints() -> Iterator[_Complaints]:
+    """Collect codecarbon's log while it starts or stops, and keep it from the user's terminal."""
+    logger = logging.getLogger("codecarbon")
+    complaints = _Complaints()
+    logger.addFilter(complaints)
+    try:
+        yield complaints
+    finally:
+        logger.removeFilter(complaints)
+        logger.setLevel(logging.ERROR)
+
+
+@contextmanager
+def _quick_cpu_detection() -> Iterator[None]:
+    """Give codecarbon the CPU's name from /proc: its own way forks for two seconds, beside torch's threads."""
+    import cpuinfo  # type: ignore[import-untyped]
+
+    slow = cpuinfo.get_cpu_info
+    cpuinfo.get_cpu_info = lambda: {"brand_raw": cpu_model()}
+    try:
+        yield
+    finally:
+        cpuinfo.get_cpu_info = slow

@@ -1,0 +1,108 @@
+"""The parent run of a pipeline, found again by the separate processes of its stages, and the runs killed below it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+from gfm.tracking.store import STATE, TrackingError
+
+VARIABLE = "GFM_PIPELINE_RUN"  # a run id set by whoever starts the stages; otherwise the file below names the run
+FILE = STATE / "pipeline.json"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) -> str:
+    """The id of the open pipeline run; a new one when none is open. Call it under the working folder's lock.
+
+    Raises TrackingError when GFM_PIPELINE_RUN names a run that the store does not have.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        if _status(client, named) is None:
+            raise TrackingError(f"{VARIABLE} = {named}: no such run in {uri}; unset it or give a run's id")
+        return named
+    open_id = open_parent(client, uri, experiment_id)
+    if open_id is not None:
+        return open_id
+    run = client.create_run(experiment_id, run_name="pipeline", tags={**tags, "gfm.kind": "pipeline"})
+    _write({"run_id": run.info.run_id, "uri": uri, "experiment_id": experiment_id})
+    return str(run.info.run_id)
+
+
+def open_parent(client: Any, uri: str, experiment_id: str) -> str | None:
+    """The run that pipeline.json names, if it is of this store and still running."""
+    if not FILE.exists():
+        return None
+    try:
+        noted = json.loads(FILE.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return None  # cut off by a crash of the machine: a new parent is made and the file written again
+    if noted.get("uri") != uri or noted.get("experiment_id") != experiment_id:
+        return None
+    run_id = str(noted["run_id"])
+    return run_id if _status(client, run_id) == "RUNNING" else None
+
+
+def forget_parent() -> None:
+    """The next run starts a new pipeline."""
+    FILE.unlink(missing_ok=True)
+
+
+def owner_tags() -> dict[str, str]:
+    """Which process a run belongs to; its start time tells it from a later process of the same number."""
+    return {"gfm.host": socket.gethostname(), "gfm.pid": str(os.getpid()), "gfm.pid_started": _started(os.getpid())}
+
+
+def close_orphans(client: Any, experiment_id: str) -> list[str]:
+    """Close as KILLED the runs of this machine whose process is gone; returns their names."""
+    closed = []
+    running = client.search_runs(
+        [experiment_id],
+        filter_string=f"attributes.status = 'RUNNING' and tags.`gfm.host` = '{socket.gethostname()}'",
+        max_results=1000,
+    )
+    for run in running:
+        pid = run.data.tags.get("gfm.pid")
+        if pid is None or _started(int(pid)) == run.data.tags.get("gfm.pid_started"):
+            continue
+        client.set_tag(run.info.run_id, "error", f"process {pid} ended without closing its run")
+        client.set_terminated(run.info.run_id, status="KILLED")
+        closed.append(str(run.info.run_name))
+    return closed
+
+
+def children(client: Any, experiment_id: str, parent: str) -> list[Any]:
+    """The runs directly below a pipeline run."""
+    below = f"tags.`{PARENT_TAG}` = '{parent}'"
+    return list(client.search_runs([experiment_id], filter_string=below, max_results=1000))
+
+
+def _status(client: Any, run_id: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run_id).info.status)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _started(pid: int) -> str:
+    """When a process started, or an empty string when there is none; a zombie is dead already."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.1f}"
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _write(noted: dict[str, str]) -> None:
+    fresh = FILE.with_name(f"{FILE.name}.new")
+    fresh.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(FILE)

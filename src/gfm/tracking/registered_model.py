@@ -1,0 +1,44 @@
+"""The code of a registered encoder: MLflow copies this file beside the weights and runs it without gfm installed.
+
+predict takes a float32 image (B, C, H, W), values in [0, 1], C and H = W as the card says, and returns pooled
+features, float32 (B, D). Weights are safetensors read by timm; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import numpy as np
+
+
+class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow carries no types
+    """A timm encoder with its own normalisation."""
+
+    def load_context(self, context: Any) -> None:
+        import timm
+        import torch
+
+        folder = context.artifacts["encoder"]
+        self.network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        self.size = tuple(self.network.pretrained_cfg["input_size"])
+        shape = (1, -1, 1, 1)
+        self.mean = torch.tensor(self.network.pretrained_cfg["mean"]).view(shape)
+        self.std = torch.tensor(self.network.pretrained_cfg["std"]).view(shape)
+
+    # Without annotations, because MLflow would read them as the input's schema; the signature states it.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Pooled features (B, D) of images (B, C, H, W); ValueError for another size or values outside [0, 1]."""
+        import torch
+
+        if model_input.ndim != 4 or model_input.shape[1:] != self.size:
+            raise ValueError(f"images are (B, {', '.join(map(str, self.size))}), not {model_input.shape}")
+        low, high = float(model_input.min()), float(model_input.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"values lie in [0, 1], not [{low:g}, {high:g}]; divide 8-bit images by 255")
+        image = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.float32))
+        with torch.inference_mode():
+            return self.network((image - self.mean) / self.std).float().numpy()
+
+
+mlflow.models.set_model(EncoderModel())

@@ -1,0 +1,272 @@
+"""MLflow runs: one parent for a pipeline, one nested child for each stage. Metrics survive a server that goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gfm.params import Params
+from gfm.progress import say
+from gfm.tracking import pipeline_run
+from gfm.tracking.carbon import Energy
+from gfm.tracking.provenance import provenance
+from gfm.tracking.store import import_mlflow, open_store, working_folder_lock
+
+NOTHING = "none"  # the tracking.uri that records nothing
+RETRY_AFTER_S = 30.0
+PARAMS_A_CALL = 100  # MLflow's limits
+LONGEST_PARAM = 6000
+
+_said: set[str] = set()
+
+
+class Run:
+    """A run that records nothing: the shape of a recorded one, for work without MLflow."""
+
+    run_id: str | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers, at a step of training or as the result."""
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Label the run."""
+
+    def artifact(self, path: Path) -> None:
+        """Keep a copy of a file or a folder with the run."""
+
+    def image(self, path: Path, name: str) -> None:
+        """Keep a picture under `images/`; the name gets the file's suffix."""
+
+    def dataset(self, name: str, path: Path, digest: str | None) -> None:
+        """Name a data set that the run reads, with the hash of its content."""
+
+    def energy(self, energy: Energy) -> None:
+        """Record kWh and kg CO2eq with the method that gave them."""
+
+
+class RecordedRun(Run):
+    """A run in MLflow. What the server does not take is kept and sent again later; the work never stops for it."""
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self.run_id = run_id
+        self.client = client
+        self._unsent: deque[Callable[[], object]] = deque()
+        self._retry_at = 0.0
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(name, float(value), now, step or 0) for name, value in values.items()]
+        self._send(partial(self.client.log_batch, self.run_id, metrics=batch))
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        from mlflow.entities import RunTag
+
+        batch = [RunTag(name, _text(value)) for name, value in values.items() if value is not None]
+        self._send(partial(self.client.log_batch, self.run_id, tags=batch))
+
+    def artifact(self, path: Path) -> None:
+        if not path.exists():
+            raise FileNotFoundError(path)
+        if path.is_dir():
+            self._send(partial(self.client.log_artifacts, self.run_id, str(path), path.name))
+        else:
+            self._send(partial(self.client.log_artifact, self.run_id, str(path)))
+
+    def image(self, path: Path, name: str) -> None:
+        content = path.read_bytes()
+        self._send(partial(self._log_bytes, content, "images", f"{Path(name).stem}{path.suffix}"))
+
+    def dataset(self, name: str, path: Path, digest: str | None) -> None:
+        self._send(partial(self._log_dataset, name, path, digest))
+
+    def energy(self, energy: Energy) -> None:
+        measured = {"kwh": energy.kwh, "kg_co2eq": energy.kg_co2eq}
+        self.metrics({name: value for name, value in measured.items() if value is not None})
+        self.tags({f"energy.{name}": value for name, value in energy.as_dict().items() if name not in measured})
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Record parameters: nested keys joined by dots, and the whole as settings.json."""
+        from mlflow.entities import Param
+
+        flat = [Param(name, _text(value)[:LONGEST_PARAM]) for name, value in flatten(values)]
+        for start in range(0, len(flat), PARAMS_A_CALL):
+            self._send(partial(self.client.log_batch, self.run_id, params=flat[start : start + PARAMS_A_CALL]))
+        self._send(partial(self.client.log_dict, self.run_id, dict(values), "settings.json"))
+
+    def end(self, status: str) -> None:
+        """Close the run, after a last try to send what is still unsent."""
+        self._retry_at = 0.0
+        self._send(partial(self.client.set_terminated, self.run_id, status=status))
+        if self._unsent:
+            lost = len(self._unsent)
+            say(f"run {self.run_id}: {lost} records were not taken; run.json and history.csv hold the numbers")
+
+    def _send(self, call: Callable[[], object]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        self._unsent.append(call)
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            while self._unsent:
+                self._unsent[0]()
+                self._unsent.popleft()
+        except (MlflowException, ConnectionError, TimeoutError) as error:
+            if _is_refusal(error):
+                self._unsent.popleft()
+                raise
+            if self._retry_at == 0.0:
+                say(f"run {self.run_id}: the tracking store does not answer, will try again: {_one_line(error)}")
+            self._retry_at = time.monotonic() + RETRY_AFTER_S
+
+    def _log_bytes(self, content: bytes, folder: str, name: str) -> None:
+        with TemporaryDirectory() as scratch:
+            file = Path(scratch) / name
+            file.write_bytes(content)
+            self.client.log_artifact(self.run_id, str(file), folder)
+
+    def _log_dataset(self, name: str, path: Path, digest: str | None) -> None:
+        import pandas as pd
+        from mlflow.data import from_pandas
+        from mlflow.entities import DatasetInput, InputTag
+
+        # The data stay where they are: MLflow gets their name, place and hash. Its digests hold 36 characters.
+        frame = pd.DataFrame({"path": [path.as_posix()], "digest": [digest or "unknown"]})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The specified dataset source can be interpreted in multiple ways")
+            dataset = from_pandas(frame, source=path.as_posix(), name=name, digest=(digest or "unknown")[:36])
+        tags = [InputTag("mlflow.data.context", "input"), InputTag("path", path.as_posix())]
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), tags)])
+
+
+@contextmanager
+def child_run(
+    params: Params, name: str, kind: str, settings: Mapping[str, Any], seed: int | None = None
+) -> Iterator[Run]:
+    """Record one stage below the pipeline's run: settings, code, data and seed now, the rest through the yielded run.
+
+    `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. The run ends
+    FINISHED, FAILED with the error as its tag `error`, or KILLED. Where nothing is recorded (tracking.uri = none, no
+    mlflow, a follower process of a distributed run) the yielded run has run_id None. Raises TrackingError where the
+    store cannot be reached at the start.
+    """
+    if not _recording(params):
+        yield Run()
+        return
+    uri = params.tracking.uri
+    origin = _origin_tags(provenance(seed))
+    with working_folder_lock():
+        client, experiment = open_store(uri, params.tracking.experiment)
+        for orphan in pipeline_run.close_orphans(client, experiment):
+            say(f"tracking: closed the run {orphan} of a process that was killed")
+        parent = pipeline_run.parent_run(client, uri, experiment, origin)
+        tags = {**origin, **pipeline_run.owner_tags(), "gfm.kind": kind, pipeline_run.PARENT_TAG: parent}
+        created = client.create_run(experiment, run_name=name, tags=tags)
+    run = RecordedRun(client, created.info.run_id)
+    run.settings(settings)
+    try:
+        yield run
+    except BaseException as error:
+        run.tags({"error": f"{type(error).__name__}: {error}"[:LONGEST_PARAM]})
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    run.end("FINISHED")
+
+
+def finish_pipeline(
+    params: Params,
+    status: str = "FINISHED",
+    artifacts: Iterable[Path] = (),
+    metrics: Mapping[str, float] | None = None,
+) -> str | None:
+    """Close the open pipeline run with its final figures and files; returns its id, None where nothing is open.
+
+    The run's kwh and kg_co2eq are the sums over its stages; a tag says how many stages were not measured.
+    """
+    if not _recording(params):
+        return None
+    uri = params.tracking.uri
+    with working_folder_lock():
+        client, experiment = open_store(uri, params.tracking.experiment)
+        pipeline_run.close_orphans(client, experiment)
+        named = os.environ.get(pipeline_run.VARIABLE)
+        parent = named or pipeline_run.open_parent(client, uri, experiment)
+        if parent is None:
+            return None
+        stages = [stage.data.metrics for stage in pipeline_run.children(client, experiment, parent)]
+        if not named:
+            pipeline_run.forget_parent()
+    run = RecordedRun(client, parent)
+    measured = [stage for stage in stages if "kwh" in stage and "kg_co2eq" in stage]
+    if measured:
+        run.metrics({key: sum(stage[key] for stage in measured) for key in ("kwh", "kg_co2eq")})
+    run.tags({"energy.method": f"sum of {len(measured)} runs; {len(stages) - len(measured)} runs were not measured"})
+    if metrics:
+        run.metrics(metrics)
+    for path in artifacts:
+        run.artifact(path)
+    run.end(status)
+    return parent
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as (dotted key, value) pairs; lists stay values."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _recording(params: Params) -> bool:
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK")):
+        return False  # the first process of a distributed run records it
+    if params.tracking.uri == NOTHING:
+        _say_once("tracking.uri = none: runs are not recorded")
+        return False
+    try:
+        import_mlflow()
+    except ImportError as error:
+        _say_once(f"mlflow cannot be imported ({error}): runs are not recorded")
+        return False
+    return True
+
+
+def _origin_tags(origin: Mapping[str, Any]) -> dict[str, str]:
+    tags = {f"provenance.{key}": _text(value) for key, value in flatten(origin) if value is not None}
+    for tag, key in (("git.commit", "commit"), ("seed", "seed"), ("mlflow.source.git.commit", "commit")):
+        if origin[key] is not None:
+            tags[tag] = _text(origin[key])
+    if origin["data"]["dvc"] is not None:
+        tags["data.dvc"] = origin["data"]["dvc"]
+    return {**tags, "mlflow.source.name": "gfm", "mlflow.source.type": "LOCAL"}
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the store understood and said no: sending the same again would not help."""
+    return getattr(error, "error_code", None) in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _say_once(line: str) -> None:
+    if line not in _said:
+        _said.add(line)
+        say(line)

@@ -1,0 +1,263 @@
+"""A fabricated working folder: what the stages before `gfm evaluate` leave behind, with scores chosen by the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gfm.params import Params
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+METRICS = {"classification": "accuracy", "multilabel": "map_micro", "segmentation": "iou", "change": "f1"}
+
+# Test scores by task and model, one value a seed.
+SCORES = {
+    "scenes": {"random": (0.41, 0.44, 0.42), "teacher": (0.80, 0.82, 0.81), "gfm": (0.86, 0.87, 0.88)},
+    "buildings": {"random": (0.52, 0.55, 0.50), "teacher": (0.61, 0.63, 0.62), "gfm": (0.66, 0.65, 0.67)},
+    "change": {"random": (0.21, 0.25, 0.18), "teacher": (0.35, 0.33, 0.36), "gfm": (0.41, 0.38, 0.43)},
+}
+
+
+def make_params(**changes: Any) -> Params:
+    """Three tasks x three models, nothing tracked; `changes` replace top-level sections."""
+    finetune = {"seeds": [0, 1, 2]}
+    shares = {"val_share": 0.2, "test_share": 0.3}
+    raw: dict[str, Any] = {
+        "geopile": {
+            "sources": {
+                "naip": {"format": "scenes", "root": "naip", "licence": "public domain"},
+                "patternnet": {"format": "class-folders", "root": "PatternNet", "licence": "research <only>"},
+            }
+        },
+        "teacher": {"kind": "supervised", "architecture": {}, "sources": ["patternnet"]},
+        "pretrain": {"gfm": {}},
+        "tasks": {
+            "scenes": {
+                "kind": "classification",
+                "data": {"format": "class-folders", "root": "ucm", "split": shares},
+                "finetune": finetune,
+            },
+            "buildings": {
+                "kind": "segmentation",
+                "data": {"format": "image-masks", "root": "whu", "split": shares},
+                "finetune": finetune,
+            },
+            "change": {
+                "kind": "change",
+                "data": {"format": "oscd", "root": "oscd", "split": shares},
+                "finetune": finetune,
+                "too_small": "two test cities",
+            },
+        },
+        "tracking": {"uri": "none", "experiment": "fabricated"},
+    }
+    return Params.model_validate(raw | changes)
+
+
+class Workspace:
+    """Writes the files of the earlier stages below the working folder."""
+
+    def __init__(self, params: Params, picture_px: int = 16) -> None:
+        self.params = params
+        self.picture_px = picture_px  # side of one cell of the contact sheets
+
+    def write_all(self) -> None:
+        self.write_data()
+        for name, kg in (("teacher", 0.0009), ("gfm", 0.0031)):
+            self.write_encoder(name, energy=make_energy(kg))
+        self.write_encoder("random", energy=None)
+        for task in self.params.tasks:
+            for model in self.params.models:
+                self.write_run(task, model, SCORES.get(task, SCORES["scenes"]).get(model, (0.5, 0.55, 0.6)))
+
+    def write_data(self) -> None:
+        names = list(self.params.geopile.sources)
+        dropped = {"low entropy": 4, "duplicate": 11}
+        counts = {"met": 320, "quarantined": 2, "images": 318, "dropped": dropped, "kept": 303}
+        write_json(
+            "data/geopile/summary.json",
+            {"sources": dict.fromkeys(names, counts), "bands": ["R", "G", "B"], "tile_px": 128},
+        )
+        reasons = [(name, f"{name}/broken_{i}.jpg", "truncated <after> 812 bytes") for name in names for i in range(2)]
+        write_csv("data/geopile/quarantine.csv", ["source", "file", "reason"], reasons)
+        write_csv("data/geopile/dropped.csv", ["source", "id", "reason", "kept"], [])
+        split = ["train"] * 280 + ["val"] * 20 + ["leak"] * 3
+        table = pd.DataFrame({"id": [f"i{i}" for i in range(303)], "source": "naip", "place": "p", "split": split})
+        Path("data/splits").mkdir(parents=True, exist_ok=True)
+        table.to_parquet("data/splits/collection.parquet")
+        leaks = [("i300", "scenes", "s1", "test", "pixels"), ("i301", "scenes", "s2", "test", "looks")]
+        leaks += [("i302", "change", "c1", "val", "footprint"), ("i302", "change", "c2", "val", "footprint")]
+        write_csv("data/splits/leaks.csv", ["id", "task", "sample", "split", "how"], leaks)
+        write_json("data/splits/summary.json", {"train": 280, "val": 20, "leak": 3})
+        for name, task in self.params.tasks.items():
+            record = {
+                "kind": task.kind,
+                "classes": ["no", "yes"],
+                "counts": {"train": 120, "val": 30, "test": 45},
+                "places": {"train": ["a", "b"], "val": ["c"], "test": ["vega & co", "altair"]},
+                "absent": {"train": [], "val": ["yes"] if name == "change" else [], "test": []},
+                "duplicates": {"train": 2, "val": 0},
+                "quarantined": 1 if name == "change" else 0,
+            }
+            write_json(f"data/tasks/{name}.json", record)
+        write_csv("data/tasks/quarantine.csv", ["task", "file", "reason"], [("change", "oscd/x.tif", "no mask")])
+        checks = [
+            {"suite": "manifest", "expectation": f"e{i}", "severity": "critical", "success": i != 7} for i in range(8)
+        ]
+        validation = {
+            "success": True,
+            "critical": [],
+            "warnings": ["manifest: gsd_m is missing for 12 %"],
+            "checks": checks,
+        }
+        write_json("reports/validation.json", validation)
+
+    def write_encoder(self, name: str, energy: dict[str, Any] | None, provenance: dict[str, Any] | None = None) -> None:
+        folder = Path("models/encoders") / name
+        pretrained = name in self.params.pretrain
+        origin = "random" if name == "random" else "pretrained" if pretrained else "supervised"
+        if self.params.teacher.kind == "timm" and name == "teacher":
+            origin = "imported"
+        write_json(folder / "config.json", {"architecture": "swin", "num_classes": 0, "gfm": {"origin": origin}})
+        record = {
+            "name": name,
+            "kind": origin,
+            "seed": 0,
+            "seconds": 70.0,
+            "samples": 2800,
+            "run_id": None,
+            "metrics": {},
+        }
+        write_json(folder / "run.json", record | {"provenance": provenance or make_provenance(0), "energy": energy})
+        if name == "random":
+            return
+        steps = np.arange(1, 11)
+        columns = {"epoch": steps, "step": steps * 9, "train_loss": 1 / steps, "val_loss": 1.1 / steps, "lr": 1e-3}
+        pd.DataFrame(columns).to_csv(folder / "history.csv", index=False)
+        if pretrained:
+            picture(folder / "reconstructions.png", 6, self.picture_px)
+
+    def write_run(
+        self,
+        task: str,
+        model: str,
+        scores: Sequence[float],
+        *,
+        seeds: Sequence[int] | None = None,
+        energy: dict[str, Any] | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        folder = Path("models/tasks") / task / model
+        metric = METRICS[self.params.tasks[task].kind]
+        seeds = list(seeds if seeds is not None else range(len(scores)))
+        rows = []
+        for seed, score in zip(seeds, scores, strict=True):
+            # A second metric stands first, so that whoever takes the first row for the primary one is found out.
+            rows += [(model, task, "precision", 0.9, seed, "test"), (model, task, metric, score, seed, "test")]
+            rows.append((model, task, metric, score + 0.02, seed, "val"))
+        write_csv(folder / "scores.csv", ["model", "task", "metric", "score", "seed", "split"], rows)
+        history = [
+            (seed, epoch, epoch * 6, 1.2 * 0.8**epoch + 0.01 * seed, score * (1 - 0.6**epoch))
+            for seed, score in zip(seeds, scores, strict=True)
+            for epoch in range(1, 9)
+        ]
+        write_csv(folder / "history.csv", ["seed", "epoch", "step", "train_loss", "val_score"], history)
+        record = {
+            "task": task,
+            "kind": self.params.tasks[task].kind,
+            "model": model,
+            "seeds": seeds,
+            "seconds": 14.0,
+            "samples": 1900,
+            "primary_metric": metric,
+            "parameters": 1_200_000,
+            "provenance": provenance or make_provenance(seeds),
+            "energy": energy if energy is not None else make_energy(0.0004),
+            "run_id": None,
+            "quarantined": 0,
+        }
+        write_json(folder / "run.json", record)
+        picture(folder / "predictions.png", 5 if task == "change" else 4, self.picture_px)
+
+
+def make_energy(kg: float | None) -> dict[str, Any]:
+    """The `energy` of a run.json; None: not measured."""
+    return {
+        "kwh": None if kg is None else kg / 0.4,
+        "kg_co2eq": kg,
+        "seconds": 14.0,
+        "method": "not measured: codecarbon is not installed" if kg is None else "codecarbon 3.3.2: CPU by its load",
+        "power_source": "none" if kg is None else "estimated",
+        "country": "USA",
+        "intensity_kg_per_kwh": None if kg is None else 0.4,
+        "intensity_source": "" if kg is None else "stated in carbon.intensity_kg_per_kwh",
+    }
+
+
+def make_provenance(seed: Any, commit: str | None = COMMIT, dirty: bool = False) -> dict[str, Any]:
+    """The `provenance` of a run.json."""
+    return {
+        "gfm": "0.1.0",
+        "commit": commit,
+        "dirty": dirty,
+        "seed": seed,
+        "python": "3.11.9",
+        "torch": "2.15.0",
+        "timm": "1.0.31",
+        "lightning": "2.6.6",
+        "hardware": {"cpu": "Some CPU @ 2.20GHz", "cores": 4, "gpu": []},
+        "data": {"dvc": "a" * 32 + ".dir", "manifest": "b" * 32, "splits": "c" * 32},
+    }
+
+
+def picture(path: Path, columns: int, side: int, rows: int = 4) -> None:
+    """A contact sheet of noise over gradients, as incompressible as imagery."""
+    random = np.random.default_rng(columns)
+    y, x = np.mgrid[0 : rows * side, 0 : columns * side]
+    pixels = np.stack([x / 4 % 255, y / 3 % 255, (x + y) / 5 % 255], axis=-1) + random.normal(0, 12, (*x.shape, 3))
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_csv(path: str | Path, columns: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A complete fabricated folder, made the working folder."""
+    monkeypatch.chdir(tmp_path)
+    made = Workspace(make_params())
+    made.write_all()
+    return made
+
+
+class Fabricate:
+    """`fabricate()` fills the current folder; its parts make single records."""
+
+    params = staticmethod(make_params)
+    energy = staticmethod(make_energy)
+    provenance = staticmethod(make_provenance)
+    picture = staticmethod(picture)
+
+    def __call__(self) -> Workspace:
+        made = Workspace(make_params())
+        made.write_all()
+        return made
+
+
+@pytest.fixture(scope="session")
+def fabricate() -> Fabricate:
+    return Fabricate()

@@ -1,0 +1,53 @@
+"""kg CO2eq of a model: everything that made it, and no zero for what was not measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gfm.evaluation.energy import costs
+from gfm.evaluation.scores import read_runs
+
+
+def edit_energy(folder: str, **changes: Any) -> None:
+    path = Path(folder) / "run.json"
+    record = json.loads(path.read_text())
+    record["energy"] = (record["energy"] or {}) | changes
+    path.write_text(json.dumps(record))
+
+
+def test_a_pretrained_model_pays_for_its_teacher_and_its_fine_tunings(workspace: Any) -> None:
+    spent = costs(workspace.params, read_runs(workspace.params))
+    assert spent["random"].kg_co2eq == pytest.approx(3 * 0.0004)
+    assert spent["teacher"].kg_co2eq == pytest.approx(0.0009 + 3 * 0.0004)
+    assert spent["gfm"].kg_co2eq == pytest.approx(0.0031 + 0.0009 + 3 * 0.0004)
+    assert spent["gfm"].kwh == pytest.approx((0.0031 + 0.0009 + 3 * 0.0004) / 0.4)
+    assert [part.what for part in spent["gfm"].parts][:2] == ["pretraining gfm", "teacher"]
+
+
+def test_one_unmeasured_part_leaves_no_sum_and_is_named(workspace: Any) -> None:
+    edit_energy("models/tasks/change/gfm", kwh=None, kg_co2eq=None, method="not measured: codecarbon is not installed")
+    spent = costs(workspace.params, read_runs(workspace.params))
+    assert spent["gfm"].kg_co2eq is None
+    assert spent["gfm"].unmeasured == ["fine-tuning on change"]
+    assert "not measured: codecarbon is not installed" in spent["gfm"].methods
+    assert spent["teacher"].kg_co2eq is not None
+
+
+def test_the_grid_and_the_method_are_said(workspace: Any) -> None:
+    cost = costs(workspace.params, read_runs(workspace.params))["gfm"]
+    assert cost.methods == ["codecarbon 3.3.2: CPU by its load"]
+    assert cost.grids == ["0.400 kg CO2eq per kWh (USA, stated in carbon.intensity_kg_per_kwh)"]
+
+
+def test_an_imported_teacher_costs_nothing_here_and_the_page_says_what_is_left_out(workspace: Any) -> None:
+    timm = {"kind": "timm", "architecture": {}, "weights": "hub", "licence": "x"}
+    raw = workspace.params.model_dump(mode="json") | {"teacher": timm}
+    workspace.params = type(workspace.params).model_validate(raw)
+    workspace.write_encoder("teacher", energy=None)
+    spent = costs(workspace.params, read_runs(workspace.params))
+    assert spent["gfm"].kg_co2eq == pytest.approx(0.0031 + 3 * 0.0004)
+    assert "imported teacher" in spent["gfm"].note

@@ -1,0 +1,209 @@
+"""The report and the files beside it, as whoever receives them sees them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gfm.errors import DataError
+from gfm.evaluation.evaluate import evaluate
+from gfm.evaluation.pictures import picture_address
+from gfm.evaluation.table import print_results
+
+
+@pytest.fixture(scope="module")
+def evaluated(fabricate: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A fabricated folder after `gfm evaluate`; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        evaluate(fabricate().params)
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def page(evaluated: Path) -> str:
+    return (evaluated / "reports/report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and checks that tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
+        if tag not in ("meta", "img", "br", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def words(page: str) -> str:
+    """The text of the page on one line, without style, tags and pictures."""
+    text = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", text)
+
+
+def test_the_page_carries_everything_inside_and_is_small_enough_to_mail(evaluated: Path, page: str) -> None:
+    parsed = Page(page)
+    assert parsed.open == []
+    assert all(address.startswith(("data:image/", "#")) for address in parsed.addresses)
+    assert "@import" not in page
+    assert "<script" not in page
+    assert (evaluated / "reports/report.html").stat().st_size < 6_000_000
+
+
+def test_the_page_opens_with_the_verdict_and_its_interval(page: str) -> None:
+    text = words(page)
+    assert "gfm beats teacher: ARP +10.39 % 95 % interval +9.12 to +11.51." in text
+    assert "Without change, too small to conclude from: ARP +6.93 %" in text
+
+
+def test_every_score_stands_beside_its_spread_and_the_best_is_bold(page: str) -> None:
+    assert re.search(r'class="n best">0\.870 <small>± 0\.010</small>', page)
+    assert re.search(r'class="n">0\.810 <small>± 0\.010</small>', page)
+    assert "too small to conclude from: two test cities" in page
+
+
+def test_the_data_section_counts_what_was_left_out_and_why(page: str) -> None:
+    text = words(page)
+    assert "naip 320 2 318 15 303 low entropy 4, duplicate 11 public domain" in text
+    assert "280 images train, 20 are held out for the pretraining loss, 3 were taken out as leaks" in text
+    assert "change val footprint 1" in text  # one image that matches two samples is one image
+    assert "3 images in all" in text
+    assert "Passed. 7 of 8 checks hold." in text
+    assert "manifest: gsd_m is missing for 12 %" in text
+    assert "change two test cities no yes in val 2 copies of held-out samples left out" in text
+    assert "4 files of the collection and 1 of the tasks could not be used" in text
+
+
+def test_names_and_reasons_from_files_cannot_inject_markup(page: str) -> None:
+    assert "truncated &lt;after&gt; 812 bytes" in page
+    assert "research &lt;only&gt;" in page
+    assert "vega &amp; co" in page
+
+
+def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> None:
+    text = words(page)
+    for expected in ("a" * 32 + ".dir", "Some CPU @ 2.20GHz", "2.15.0", "codecarbon 3.3.2: CPU by its load"):
+        assert expected in text
+
+
+def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
+    content = json.loads((evaluated / "reports/arp.json").read_text())
+    assert list(content) == ["baseline", "confidence", "models"]
+    assert list(content["models"]) == ["random", "teacher", "gfm"]
+    gfm = content["models"]["gfm"]
+    assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh"]
+    assert gfm["low"] < gfm["arp"] < gfm["high"]
+    assert sum(gfm["contributions"].values()) == pytest.approx(gfm["arp"], abs=1e-3)
+    assert gfm["kg_co2eq"] == pytest.approx(0.0052)
+
+
+def test_results_and_figures_lie_beside_the_report(evaluated: Path) -> None:
+    reports = evaluated / "reports"
+    assert (reports / "results.csv").read_text().splitlines()[:2] == [
+        "model,task,metric,score,seed",
+        "random,scenes,accuracy,0.410000,0",
+    ]
+    names = {path.name for path in (reports / "figures").iterdir()}
+    assert {"arp.png", "contributions.png", "arp-carbon.png", "learning-scenes.png", "training-gfm.png"} <= names
+    assert not list(reports.rglob(".*"))  # nothing half-written is left behind
+
+
+def test_evaluating_again_writes_the_same_figures_and_numbers(
+    evaluated: Path, fabricate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    workspace = fabricate()
+    stale = Path("reports/figures/learning-removed.png")
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of a task that is no more")
+    evaluate(workspace.params)
+    assert not stale.exists()
+    for name in ("arp.json", "results.csv", "figures/arp.png", "report.html"):
+        assert (tmp_path / "reports" / name).read_bytes() == (evaluated / "reports" / name).read_bytes()
+
+
+def test_what_weakens_the_numbers_is_said_on_the_page(
+    fabricate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seed, energy that was not measured, code of another commit and uncommitted code."""
+    monkeypatch.chdir(tmp_path)
+    workspace = fabricate()
+    other = fabricate.provenance([0], commit="f" * 40, dirty=True)
+    workspace.write_run("change", "gfm", (0.4,), energy=fabricate.energy(None), provenance=other)
+    evaluate(workspace.params)
+    text = words(Path("reports/report.html").read_text())
+    assert "gfm: ARP +9.75 % over teacher, no difference shown" in text
+    assert "No ARP interval for gfm: one seed on change" in text
+    assert "different commits" in text
+    assert "ffffffffff (change gfm)" in text
+    assert "Uncommitted changes were in the working tree of change gfm" in text
+    assert "Not measured: fine-tuning on change" in text
+    assert "ARP is not drawn against kg CO2eq" in text
+    gfm = json.loads(Path("reports/arp.json").read_text())["models"]["gfm"]
+    assert (gfm["low"], gfm["high"], gfm["kg_co2eq"]) == (None, None, None)  # and never zero
+
+
+def test_a_missing_stage_is_named_and_leaves_no_report(workspace: Any) -> None:
+    Path("data/splits/leaks.csv").unlink()
+    with pytest.raises(DataError, match=r"data/splits/leaks\.csv: no such file; run `dvc repro split`"):
+        evaluate(workspace.params)
+    assert not Path("reports/report.html").exists()
+
+
+def test_a_large_picture_is_made_to_fit(tmp_path: Path, fabricate: Any) -> None:
+    fabricate.picture(tmp_path / "big.png", columns=6, side=300)
+    assert len(picture_address(tmp_path / "big.png", 150_000)) < 160_000
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "predictions.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"predictions\.png: cannot be read as a picture"):
+        picture_address(tmp_path / "predictions.png", 10_000)
+
+
+def test_the_terminal_shows_the_table_and_where_to_look_further(
+    evaluated: Path, fabricate: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(evaluated)
+    print_results(fabricate.params(tracking={"uri": "sqlite:///mlflow.db"}))
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0].split() == ["task", "random", "teacher", "(baseline)", "gfm"]
+    assert re.search(r"^scenes \(accuracy\) +0\.423 ±0\.015 +0\.810 ±0\.010 +0\.870 ±0\.010$", out, re.MULTILINE)
+    assert re.search(r"^ARP, % +-33\.93 ±\d+\.\d\d +0 +\+10\.39 ±1\.\d\d$", out, re.MULTILINE)
+    assert re.search(r"^kg CO2eq +0\.0012 +0\.0021 +0\.0052$", out, re.MULTILINE)
+    assert len({len(line) for line in lines[:8]}) == 1  # aligned
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in out
+    assert "prefect server start" in out
+    assert "reports/report.html" in out
+
+
+def test_results_before_any_evaluation_say_what_to_run(
+    tmp_path: Path, fabricate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"reports/results\.csv: no such file; run `dvc repro evaluate`"):
+        print_results(fabricate.params())
+
+
+def test_results_of_other_parameters_are_not_shown_as_current(
+    evaluated: Path, fabricate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(evaluated)
+    with pytest.raises(DataError, match=r"made for other tasks or models \(buildings x random\)"):
+        print_results(fabricate.params(models=["teacher", "gfm"]))

@@ -1,0 +1,117 @@
+"""Batches of crops: the same for a step in whatever order, worker or process it is asked for."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from gfm.errors import DataError
+from gfm.imagery.shard_reader import ShardReader, decode_image
+from gfm.params import Crop
+from gfm.pretraining.collection import read_rows
+from gfm.pretraining.crops import random_crop
+from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, make_loader
+
+
+def _dataset(seed: int = 0) -> CropDataset:
+    return CropDataset(read_rows("train"), bands=3, px=32, crop=Crop(), seed=seed)
+
+
+def test_only_training_rows_are_trained_on(folder):
+    train, val = read_rows("train"), read_rows("val")
+    assert (len(train), len(val)) == (16, 8)
+    splits = {row["id"]: row["split"] for row in pq.read_table("data/splits/collection.parquet").to_pylist()}
+    assert {splits[train.id(row)] for row in range(16)} == {"train"}
+
+
+def test_a_split_of_another_collection_is_refused(folder):
+    table = pq.read_table("data/splits/collection.parquet")
+    pq.write_table(table.slice(1), "data/splits/collection.parquet")
+    with pytest.raises(DataError, match=r"1 images of data/geopile/manifest.parquet are in no split; run `gfm split`"):
+        read_rows("train")
+
+
+def test_a_missing_split_names_the_command_to_run(folder):
+    (folder / "data/splits/collection.parquet").unlink()
+    with pytest.raises(DataError, match="run `gfm split` first"):
+        read_rows("train")
+
+
+def test_a_crop_depends_on_seed_epoch_and_image_alone(folder):
+    first, second = _dataset(), _dataset()
+    _ = second[0, 5]
+    assert torch.equal(first[2, 3][0], second[2, 3][0])
+    assert not torch.equal(first[2, 3][0], first[1, 3][0])
+    assert not torch.equal(first[2, 3][0], _dataset(seed=1)[2, 3][0])
+    assert first[0, 0][0].shape == (3, 32, 32) and first[0, 0][0].dtype == torch.uint8
+
+
+def test_an_epoch_shows_every_image_at_most_once_and_drops_the_incomplete_batch():
+    batches = list(StepBatches(10, batch_size=4, epochs=2, seed=0))
+    assert len(batches) == 4
+    for epoch in (0, 1):
+        rows = [row for batch in batches[epoch * 2 : epoch * 2 + 2] for _, row in batch]
+        assert len(set(rows)) == 8 and {e for batch in batches[epoch * 2 : epoch * 2 + 2] for e, _ in batch} == {epoch}
+
+
+def test_processes_share_each_batch_without_overlap():
+    whole = list(StepBatches(10, batch_size=4, epochs=2, seed=0))
+    shares = [list(StepBatches(10, batch_size=4, epochs=2, seed=0, rank=rank, processes=2)) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*shares, strict=True)] == whole
+    fixed = [batch for rank in (0, 1) for batch in FixedBatches(7, batch_size=2, rank=rank, processes=2)]
+    assert sorted(row for batch in fixed for _, row in batch) == list(range(7))
+
+
+def test_a_resumed_run_gets_exactly_the_batches_that_are_left():
+    batches = StepBatches(10, batch_size=4, epochs=3, seed=0)
+    whole = list(batches)
+    batches.first_step = 3
+    assert list(batches) == whole[3:]
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches(folder):
+    batches = StepBatches(16, batch_size=4, epochs=2, seed=0)
+    for alone, shared in zip(
+        make_loader(_dataset(), batches, workers=0), make_loader(_dataset(), batches, workers=2), strict=True
+    ):
+        assert torch.equal(alone[0], shared[0]) and torch.equal(alone[1], shared[1])
+
+
+def test_crops_stay_inside_very_flat_images_and_keep_their_range():
+    image = np.full((8, 400, 3), 7, np.uint8)
+    for seed in range(20):
+        crop = random_crop(image, 16, Crop(), np.random.default_rng(seed))
+        assert crop.shape == (16, 16, 3) and (crop == 7).all()
+
+
+def test_bytes_that_are_no_image_name_the_image(folder):
+    with pytest.raises(DataError, match="scenes/x: truncated or corrupt"):
+        decode_image(b"\xff\xd8\xff broken", "scenes/x")
+    with pytest.raises(DataError, match="scenes/x: not a readable JPEG, PNG or TIFF"):
+        decode_image(b"broken", "scenes/x")
+
+
+def test_a_shard_that_ends_too_early_is_named(folder):
+    shard = folder / "data/geopile/shards/00000.tar"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"00000\.tar: ends before byte"):
+        _dataset()[0, 15]
+
+
+def test_a_reader_can_be_sent_to_another_process(folder):
+    reader = ShardReader(folder / "data/geopile/shards")
+    first = reader.bytes("00000.tar", 0, 10)
+    assert pickle.loads(pickle.dumps(reader)).bytes("00000.tar", 0, 10) == first  # noqa: S301
+
+
+def test_images_of_four_bands_come_back_in_their_order(folder):
+    import cv2
+
+    image = np.random.default_rng(0).integers(0, 255, (9, 7, 4), dtype=np.uint8)
+    data = cv2.imencodemulti(".tif", [np.ascontiguousarray(image[..., band]) for band in range(4)])[1].tobytes()
+    assert np.array_equal(decode_image(data, "scenes/x"), image)

@@ -1,0 +1,275 @@
+"""What a user reads when a parameter file is wrong, and what a right one means."""
+
+# One message is one row, as long as the user reads it.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gfm.params import LocalFile, ParameterError, Params, load, rebase
+
+ROOT = Path(__file__).parents[1]
+SHARES = {"val_share": 0.2, "test_share": 0.3}
+
+
+def valid() -> dict[str, Any]:
+    """A small parameter file whose source, task and model names are also format names, as users choose them."""
+    return {
+        "geopile": {
+            "sources": {
+                "scenes": {"format": "scenes", "root": "a", "licence": "x", "gsd_m": 1.0},
+                "images": {"format": "images", "root": "b", "licence": "x"},
+                "labelled": {"format": "class-folders", "root": "c", "licence": "x"},
+            }
+        },
+        "teacher": {"kind": "supervised", "architecture": {}, "sources": ["labelled"]},
+        "pretrain": {"gfm": {}},
+        "tasks": {
+            "scenes": {"kind": "classification", "data": {"format": "class-folders", "root": "u", "split": SHARES}},
+            "change": {"kind": "change", "data": {"format": "oscd", "root": "o", "split": SHARES}},
+            "buildings": {"kind": "segmentation", "data": {"format": "image-masks", "root": "w", "split": SHARES}},
+        },
+    }
+
+
+MISSING = object()
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    raw = copy.deepcopy(valid())
+    node = raw
+    *way, last = path.split("/")
+    for key in way:
+        node = node.setdefault(key, {})
+    if value is MISSING:
+        del node[last]
+    else:
+        node[last] = value
+    return raw
+
+
+def message(tmp_path: Path, raw: Any) -> str:
+    """The one line that `load` answers, without the file's name."""
+    path = tmp_path / "params.yaml"
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ParameterError) as caught:
+        load(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
+TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        # unknown keys
+        ("sed", 1, "sed: unknown key"),
+        ("geopile/sources/scenes/rooot", "x", "geopile.sources.scenes.rooot: unknown key"),
+        ("geopile/sources/images/limits", 3, "geopile.sources.images.limits: unknown key"),
+        ("geopile/sources/images/images", 3, "geopile.sources.images.images: unknown key"),
+        ("tasks/change/data/chip", 3, "tasks.change.data.chip: unknown key"),
+        ("teacher/weights", "x", "teacher.weights: unknown key"),
+        # missing
+        ("geopile", MISSING, "geopile is missing"),
+        ("geopile/sources/scenes/licence", MISSING, "geopile.sources.scenes.licence is missing"),
+        ("geopile/sources/scenes/format", MISSING, "geopile.sources.scenes.format is missing"),
+        ("tasks/scenes/data/split", MISSING, "tasks.scenes.data.split is missing"),
+        ("tasks/scenes/kind", MISSING, "tasks.scenes.kind is missing"),
+        # empty
+        ("tracking", None, "tracking is empty: give a value, or leave the key out"),
+        ("pretrain/gfm", None, "pretrain.gfm is empty: give a value, or leave the key out"),
+        ("paths/raw", "", "paths.raw = '': must not be empty"),
+        ("geopile/sources", {}, "geopile.sources = {}: needs at least 1 entry, not 0"),
+        ("geopile/bands", [], "geopile.bands = []: needs at least 1 entry, not 0"),
+        # wrong types and ranges
+        ("seed", "x", "seed = 'x': must be a whole number"),
+        ("seed", -1, "seed = -1: must be greater than or equal to 0"),
+        ("device", "gpu", "device = 'gpu': must be 'auto', 'cpu' or 'cuda'"),
+        ("geopile", 3, "geopile = 3: must be a mapping of keys"),
+        ("models", "gfm", "models = 'gfm': must be a list"),
+        ("pretrain/gfm/epochs", 1.5, "pretrain.gfm.epochs = 1.5: must be a whole number"),
+        ("tasks/scenes/finetune/lr", ".1.", "tasks.scenes.finetune.lr = '.1.': must be a number"),
+        ("tasks/scenes/finetune/lr", float("inf"), "tasks.scenes.finetune.lr = inf: must be a finite number"),
+        ("tasks/scenes/finetune/seeds", [1, -2], "tasks.scenes.finetune.seeds.1 = -2: must be greater than or equal to 0"),
+        ("tasks/buildings/data/classes", ["no", False], "tasks.buildings.data.classes.1 = False: must be text in quotes"),
+        ("geopile/sources/scenes/imagery/bands", {"R": "red"}, "geopile.sources.scenes.imagery.bands.R = 'red': must be a number"),
+        ("pretrain/my model", {}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
+        ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
+        # unions
+        ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files"),
+        ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet"),
+        ("teacher/kind", "hub", "teacher.kind = 'hub': must be one of supervised, timm"),
+        ("geopile/sources/scenes/gsd_m", "ten", "geopile.sources.scenes.gsd_m = 'ten': must be a number or a list"),
+        ("geopile/sources/scenes/gsd_m", [1.0], "geopile.sources.scenes.gsd_m.1 is missing"),
+        ("geopile/sources/scenes/gsd_m", [1, 2, 3], "geopile.sources.scenes.gsd_m = [1, 2, 3]: must be a number or needs at most 2 entries, not 3"),
+        ("pretrain/gfm/crop", {"scale": [0.5, 2]}, "pretrain.gfm.crop.scale.1 = 2: must be less than 1 or 1"),
+        ("student/architecture/args", {"depths": {"a": 1}}, "student.architecture.args.depths = {'a': 1}: must be true or false, a whole number, a number, text or a list"),
+        ("teacher", TIMM | {"weights": 3}, "teacher.weights = 3: must be 'hub' or text in quotes"),
+        ("teacher", TIMM, "teacher.weights is missing"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
+    tmp_path: Path, path: str, value: Any, expected: str
+) -> None:
+    assert message(tmp_path, changed(path, value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("tasks/scenes/kind", "change", "tasks.scenes: a change task reads oscd, not class-folders"),
+        ("tasks/change/kind", "multilabel", "tasks.change: a multilabel task reads bigearthnet, not oscd"),
+        ("tasks/buildings/positive_class", "zebra", "tasks.buildings: positive_class = zebra is not one of background, foreground"),
+        ("tasks/scenes/data/split", {}, "tasks.scenes.data.split: give either test (names of places) or test_share (above 0), not both or neither"),
+        ("tasks/scenes/data/split", SHARES | {"val": ["a"]}, "tasks.scenes.data.split: give either val (names of places) or val_share (above 0), not both or neither"),
+        ("tasks/scenes/finetune/seeds", [1, 1], "tasks.scenes.finetune: seeds names a seed twice; the same run twice is no second opinion"),
+        ("geopile/sources/scenes/imagery/bands", {"R": 0.6, "NIR": 0.8}, "geopile.sources.scenes.imagery.bands lacks G, B, which geopile.bands asks for; it has R, NIR: add it, or say in geopile.sources.scenes.composite which stored band stands for it"),
+        ("geopile/sources/scenes/composite", {"X": "R"}, "geopile.sources.scenes.composite.X is not one of geopile.bands"),
+        ("teacher/sources", ["nope"], "teacher.sources names nope, which is not in geopile.sources"),
+        ("teacher/sources", ["scenes"], "teacher.sources names scenes, which carries no labels (format is not class-folders)"),
+        ("pretrain/random", {}, "pretrain.random is a reserved model name; choose another"),
+        ("models", ["x", "teacher"], "models names x; known are gfm, random, teacher"),
+        ("models", ["gfm", "gfm", "teacher"], "models names a model twice"),
+        ("models", ["random", "gfm"], "evaluate.baseline = teacher is not one of models"),
+        ("evaluate/baseline", "other", "evaluate.baseline = other is not one of models"),
+        ("pretrain/gfm/masking", {"unit": 20}, "pretrain.gfm.masking.unit = 20 is not a multiple of the backbone's stride 32; use 32 or 64"),
+        ("student/architecture/image_px", 100, "student.architecture.image_px = 100 is not a multiple of pretrain.gfm.masking.unit = 32"),
+        ("student/normalisation/mean", [0.5], "student.normalisation has 1 means and 3 stds for 3 bands"),
+        ("tasks/change/data/imagery", {"bands": {"B04": 0.6}}, "tasks.change.data.imagery has fewer bands than geopile.bands"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_together_are_named_with_what_would_fit(
+    tmp_path: Path, path: str, value: Any, expected: str
+) -> None:
+    assert message(tmp_path, changed(path, value)) == expected
+
+
+def test_a_student_of_another_architecture_cannot_start_from_the_teachers_weights(tmp_path: Path) -> None:
+    raw = changed("pretrain/gfm/start", "teacher")
+    raw["teacher"]["architecture"] = {"name": "resnet50"}
+    expected = "pretrain.gfm.start = teacher needs the student to have the teacher's architecture"
+    assert message(tmp_path, raw) == expected
+
+
+def test_several_mistakes_show_the_first_and_how_many_more(tmp_path: Path) -> None:
+    raw = changed("seed", "x") | {"sed": 1, "device": "gpu"}
+    assert message(tmp_path, raw) == "seed = 'x': must be a whole number (and 2 more)"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "must hold a mapping of parameters, but holds nothing"),
+        ("- 1", "must hold a mapping of parameters, but holds a list"),
+        ("seed: 1\nseed: 2", "not valid YAML: line 2: key 'seed' stands twice"),
+        ("geopile:\n  bands: []\n  bands: []", "not valid YAML: line 3: key 'bands' stands twice"),
+        ("a: [", "not valid YAML: line 1: expected the node content, but found '<stream end>'"),
+        ("? [a]\n: 1", "not valid YAML: line 1: a list or mapping cannot be a key"),
+        ("a: *b", "not valid YAML: line 1: found undefined alias 'b'"),
+        ("a: 2020-13-45", "not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_that_is_not_a_parameter_file_says_where(tmp_path: Path, text: str, expected: str) -> None:
+    assert message(tmp_path, text) == expected
+
+
+def test_a_python_object_in_the_file_is_refused_not_made(tmp_path: Path) -> None:
+    assert "could not determine a constructor" in message(tmp_path, "a: !!python/object/apply:os.getcwd []")
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="no such file; run in a folder that has one, or give --params FILE"):
+        load(tmp_path / "params.yaml")
+
+
+def test_a_file_that_is_not_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ParameterError, match="cannot be read"):
+        load(path)
+
+
+def test_a_key_of_a_merged_anchor_may_be_overridden(tmp_path: Path) -> None:
+    text = yaml.safe_dump(valid()).replace(
+        "pretrain:\n  gfm: {}", "pretrain:\n  gfm: &a {epochs: 3}\n  b: {<<: *a, alpha: 2}"
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert load(path).pretrain["b"].epochs == 3
+
+
+def test_nodata_may_be_nan_in_floating_point_imagery(tmp_path: Path) -> None:
+    raw = changed("geopile/sources/scenes/imagery", {"dtype": "float32", "nodata": float("nan")})
+    nodata = Params.model_validate(raw).geopile.sources["scenes"].imagery.nodata
+    assert nodata is not None
+    assert nodata != nodata
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "params.yaml", *sorted((ROOT / "configs").glob("*.yaml"))], ids=lambda p: p.name
+)
+def test_the_parameter_files_of_the_repository_load(path: Path) -> None:
+    assert load(path).models
+
+
+def test_values_cannot_change_after_loading() -> None:
+    params = Params.model_validate(valid())
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 3  # type: ignore[misc]
+
+
+def test_moving_a_file_moves_the_paths_relative_to_it_and_nothing_else(tmp_path: Path) -> None:
+    raw = changed("teacher", TIMM | {"weights": "weights/a.safetensors"}) | {"paths": {"raw": "../imagery"}}
+    moved = rebase(raw, tmp_path / "configs", tmp_path / "work" / "space")
+    assert moved["paths"]["raw"] == "../../imagery"
+    assert moved["teacher"]["weights"] == "../../configs/weights/a.safetensors"
+    moved["paths"], moved["teacher"]["weights"] = raw["paths"], raw["teacher"]["weights"]
+    assert moved == raw
+
+
+def test_moving_a_file_keeps_absolute_paths_and_the_word_hub(tmp_path: Path) -> None:
+    raw = changed("teacher", TIMM | {"weights": "hub"}) | {"paths": {"raw": "/imagery"}}
+    assert rebase(raw, tmp_path / "a", tmp_path / "b") == raw
+
+
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True).filter(lambda n: n not in ("random", "teacher"))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**31),
+    tasks=st.lists(names, min_size=1, max_size=3, unique=True),
+    pretrain=names,
+    lr=st.floats(1e-9, 10, allow_nan=False),
+    gsd=st.one_of(st.none(), st.floats(0.01, 100), st.tuples(st.floats(0.01, 1), st.floats(1, 100))),
+    raw_folder=st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable()),
+)
+def test_a_valid_file_written_and_read_again_means_the_same(
+    seed: int, tasks: list[str], pretrain: str, lr: float, gsd: Any, raw_folder: str
+) -> None:
+    raw = valid()
+    task = raw["tasks"]["scenes"] | {"finetune": {"lr": lr}}
+    raw |= {
+        "seed": seed,
+        "tasks": dict.fromkeys(tasks, task),
+        "pretrain": {pretrain: {}},
+        "models": ["teacher", pretrain],
+    }
+    raw |= {"paths": {"raw": raw_folder}}
+    raw["geopile"]["sources"]["scenes"]["gsd_m"] = gsd
+    params = Params.model_validate(raw)
+    again = Params.model_validate(yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json"), allow_unicode=True)))
+    assert again == params
+    assert isinstance(again.paths.raw, LocalFile)

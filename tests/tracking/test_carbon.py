@@ -1,0 +1,112 @@
+"""Energy: a figure carries its method, and no figure is ever made up."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pytest
+
+from gfm.params import Carbon
+from gfm.tracking import carbon
+from gfm.tracking.carbon import describe, measure
+
+
+@pytest.fixture(autouse=True)
+def say_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carbon, "_said", set())
+
+
+def test_a_figure_names_the_tracker_the_parts_and_the_grid(capfd: pytest.CaptureFixture[str]) -> None:
+    with measure(Carbon(country_iso="FRA"), "work") as meter:
+        sum(i * i for i in range(2_000_000))
+    energy = meter.energy
+    assert energy.kwh is not None and energy.kwh > 0
+    assert energy.kg_co2eq == pytest.approx(energy.kwh * energy.intensity_kg_per_kwh)
+    assert energy.method.startswith("codecarbon ") and "whole machine" in energy.method
+    assert "CPU" in energy.method and "RAM modelled" in energy.method
+    assert energy.power_source in ("measured", "partly measured", "estimated")
+    assert energy.intensity_source == "codecarbon's yearly figure for France"
+    assert 0.01 < energy.intensity_kg_per_kwh < 0.2
+    assert capfd.readouterr() == ("", "")  # none of codecarbon's log
+
+
+def test_a_stated_intensity_wins_over_the_countrys() -> None:
+    with measure(Carbon(country_iso="FRA", intensity_kg_per_kwh=0.5), "work") as meter:
+        sum(i * i for i in range(2_000_000))
+    assert meter.energy.kg_co2eq == pytest.approx(meter.energy.kwh * 0.5)  # type: ignore[operator]
+    assert meter.energy.intensity_source == "stated in carbon.intensity_kg_per_kwh"
+
+
+def test_a_country_without_a_figure_is_said_to_use_the_world_average() -> None:
+    with measure(Carbon(country_iso="XYZ"), "work") as meter:
+        sum(i * i for i in range(2_000_000))
+    assert "world average" in meter.energy.intensity_source and "XYZ" in meter.energy.intensity_source
+
+
+def test_without_codecarbon_work_goes_on_and_the_energy_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("codecarbon"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for _ in range(2):
+        with measure(Carbon(), "pretraining") as meter:
+            pass
+    assert (meter.energy.kwh, meter.energy.kg_co2eq) == (None, None)
+    assert meter.energy.method == "not measured: codecarbon is not installed"
+    assert capsys.readouterr().out == "pretraining: energy not measured: codecarbon is not installed\n"
+
+
+def test_a_tracker_that_fails_at_its_start_gives_its_reason_and_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    from codecarbon import OfflineEmissionsTracker
+
+    def broken(self: Any) -> None:
+        raise RuntimeError("no sensors here")
+
+    monkeypatch.setattr(OfflineEmissionsTracker, "_ensure_hardware_ready", broken)
+    with measure(Carbon(), "work") as meter:
+        pass
+    assert meter.energy.kwh is None
+    assert meter.energy.method == "not measured: codecarbon did not start: RuntimeError: no sensors here"
+
+
+def test_an_error_in_the_work_is_the_error_that_is_seen_and_the_energy_is_still_known() -> None:
+    with pytest.raises(ValueError, match="of the work"), measure(Carbon(), "work") as meter:
+        sum(i * i for i in range(2_000_000))
+        raise ValueError("of the work")
+    assert meter.energy.kwh is not None
+
+
+def test_only_the_nodes_first_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with measure(Carbon(), "work") as meter:
+        pass
+    assert meter.energy.method == "not measured: the node's first process measures it (this is process 2)"
+
+
+def test_counters_are_called_measured_and_models_estimated() -> None:
+    class CPU:
+        _mode, _tdp = "intel_rapl", 100
+
+    class GPU:
+        pass
+
+    class RAM:
+        pass
+
+    class Tracker:
+        def __init__(self, *parts: object) -> None:
+            self._hardware = parts
+
+    assert describe(Tracker(CPU(), GPU()))[1] == "measured"
+    method, source = describe(Tracker(CPU(), RAM()))
+    assert source == "partly measured"
+    assert "CPU measured by RAPL, RAM modelled from its size, no GPU seen" in method
+    CPU._mode = "cpu_load"
+    assert describe(Tracker(CPU(), RAM()))[1] == "estimated"
