@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "gfm"
 
-FOUNDATION = {"params", "errors", "layout", "progress", "output_folder", "lightning_progress"}
+FOUNDATION = {"params", "errors", "layout", "progress", "output_folder", "compute", "lightning_progress"}
 MIDDLE = {"models", "imagery", "tracking"}
 UPPER = {"geopile", "pretraining", "downstream", "evaluation", "inference", "sample", "workspace"}
 

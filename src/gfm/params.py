@@ -252,7 +252,7 @@ class Crop(Section):
 
 
 class Schedule(Section):
-    """Cosine per step with linear warm-up; learning rates hold for `reference_batch` and scale linearly with the batch."""
+    """Cosine per step with linear warm-up; rates hold for `reference_batch` and scale linearly with the batch."""
 
     base_lr: PositiveFloat = 2e-4
     warmup_lr: NonNegativeFloat = 1e-6
@@ -332,7 +332,7 @@ class ImageMasks(FormatBase):
 
 
 class Oscd(FormatBase):
-    """Onera Satellite Change Detection's own layout: one GeoTIFF a band and date, change masks. The place is the city."""
+    """Onera Satellite Change Detection's own layout: a GeoTIFF a band and date, change masks. The place is the city."""
 
     format: Literal["oscd"]
     imagery: Imagery = Imagery(dtype="uint16", bands={"B04": 0.665, "B03": 0.560, "B02": 0.490}, scale=1 / 3500)
@@ -361,6 +361,7 @@ class Finetune(Section):
     encoder_lr: PositiveFloat = 3e-4
     weight_decay: NonNegativeFloat = 0.01
     warmup_share: Share = 0.1  # of all steps; then cosine to zero
+    class_weights: Literal["none", "root-inverse"] = "root-inverse"  # of pixel tasks: by the classes' training shares
     workers: NonNegativeInt = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 

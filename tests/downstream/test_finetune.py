@@ -82,6 +82,7 @@ def test_the_tested_weights_are_those_of_the_epoch_that_validation_chose(buildin
     assert val == pytest.approx(history["val_score"].max())
 
 
+@pytest.mark.slow
 def test_a_task_learns_what_is_plain_to_see(buildings, drawing):
     settings = drawing.short | {"epochs": 8, "max_steps_per_epoch": 4}
     workplace = buildings(finetune=settings)
@@ -91,6 +92,7 @@ def test_a_task_learns_what_is_plain_to_see(buildings, drawing):
     assert scores[(scores["split"] == "test") & (scores["metric"] == "iou")]["score"].item() > 0.6
 
 
+@pytest.mark.slow
 def test_sets_too_big_for_memory_give_the_same_scores(buildings, monkeypatch):
     workplace = buildings()
     workplace.gfm("index")
@@ -101,6 +103,7 @@ def test_sets_too_big_for_memory_give_the_same_scores(buildings, monkeypatch):
     pd.testing.assert_frame_equal(_scores(workplace), held)
 
 
+@pytest.mark.slow
 def test_classes_are_told_apart_and_shown(workplace, drawing):
     for name, colour in (("water", 40), ("sand", 200)):
         for number in range(14):

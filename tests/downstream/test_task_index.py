@@ -193,3 +193,12 @@ def test_bands_of_another_name_match_by_colour_or_are_refused(buildings, drawing
         assert code == 0
     else:
         assert code == 2 and "has none for the collection's R (0.665); it has B04 (no wavelength)" in printed
+
+
+def test_one_class_in_all_is_an_error_that_says_so(workplace, drawing):
+    for number in range(40):
+        drawing.picture(workplace.raw / f"s/forest/{number}.png", workplace.noise())
+    data = {"format": "class-folders", "root": "s", "split": {"val_share": 0.3, "test_share": 0.3}}
+    workplace.declare(scenes={"kind": "classification", "data": data})
+    code, printed = workplace.gfm("index")
+    assert code == 2 and "all samples of tasks.scenes are of one class, forest" in printed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gfm.downstream.data import turned
+from gfm.downstream.data import ShuffledPasses, turned
 from gfm.downstream.decoders import PyramidDecoder
 from gfm.downstream.tasks.classification import Accuracy
 from gfm.downstream.tasks.dense import IGNORED, PixelCounts
@@ -32,7 +32,7 @@ def test_no_score_depends_on_the_batch_size_or_a_smaller_last_batch(size):
     maps, vectors = torch.randn(7, 2, 8, 8, generator=dice), torch.randn(7, 3, generator=dice)
     cases = [
         (lambda: PixelCounts(_spec(), "iou"), maps, masks),
-        (lambda: AveragePrecision(3), vectors, labels),
+        (AveragePrecision, vectors, labels),
         (lambda: Accuracy(3), vectors, torch.tensor([0, 0, 0, 0, 1, 2, 2])),
     ]
     for make, logits, target in cases:
@@ -44,7 +44,7 @@ def test_micro_map_ranks_all_pairs_of_the_split_together():
 
     dice = torch.Generator().manual_seed(3)
     logits, target = torch.randn(40, 5, generator=dice), (torch.rand(40, 5, generator=dice) < 0.3).float()
-    found = _in_batches(lambda: AveragePrecision(5), logits, target, 16)
+    found = _in_batches(AveragePrecision, logits, target, 16)
     assert found["micro_map"] == pytest.approx(average_precision_score(target.ravel(), logits.ravel()), abs=1e-5)
     assert found["macro_map"] == pytest.approx(average_precision_score(target, logits, average="macro"), abs=1e-5)
 
@@ -52,8 +52,8 @@ def test_micro_map_ranks_all_pairs_of_the_split_together():
 def test_macro_map_leaves_out_a_class_that_never_occurs():
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
     target = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]] * 3)
-    occurring = _in_batches(lambda: AveragePrecision(2), logits[:, :2], target[:, :2], 6)
-    found = _in_batches(lambda: AveragePrecision(3), logits, target, 6)
+    occurring = _in_batches(AveragePrecision, logits[:, :2], target[:, :2], 6)
+    found = _in_batches(AveragePrecision, logits, target, 6)
     assert found["macro_map"] == pytest.approx(occurring["macro_map"])
 
 
@@ -99,3 +99,15 @@ def test_a_batch_of_one_gives_the_same_prediction_as_a_batch_of_many():
 def test_images_of_the_wrong_layout_are_refused_by_name():
     with pytest.raises(ValueError, match=r"t: a batch of images is torch\.uint8 \(2, 3, 1, 8, 8\), declared is uint8"):
         Batch(torch.zeros(2, 3, 1, 8, 8, dtype=torch.uint8), torch.zeros(2)).check(_spec())
+
+
+def test_a_small_set_gets_the_whole_budget_of_steps_and_every_sample_equally_often():
+    sampler = ShuffledPasses(10, 4, 5, seed=0)
+    batches = [batch for _ in range(3) for batch in sampler]
+    assert len(batches) == 15 and {len(batch) for batch in batches} == {4}
+    seen = [number for batch in batches for number in batch]
+    assert {seen.count(number) for number in range(10)} == {6}
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    assert [sorted(batch) for batch in ShuffledPasses(3, 16, None, seed=0)] == [[0, 1, 2]]

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gfm.compute import use_device
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
 from gfm.downstream.data import Chips, fits_memory, score_loader, train_loader
@@ -126,8 +127,9 @@ def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) 
     bands = matching_bands(params, task_name, card.bands)
     held = fits_memory(spec, len(samples))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
-    weights = _class_weights(parts["train"], len(spec.classes)) if task.kind == "change" else None
-    return Job(task_name, model_name, task, spec, parts, weights, _accelerator(params.device))
+    weighted = dense and task.finetune.class_weights == "root-inverse"
+    weights = _class_weights(parts["train"], len(spec.classes)) if weighted else None
+    return Job(task_name, model_name, task, spec, parts, weights, use_device(params.device))
 
 
 def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
@@ -195,7 +197,7 @@ def _described(job: Job) -> Mapping[str, Any]:
 
 
 def _class_weights(train: Chips, classes: int) -> Tensor:
-    """Root of the inverse share of each class among the training pixels: rare change counts more, but not all."""
+    """Root of the inverse share of each class among the training pixels: a rare class counts more, but not all."""
     counts = torch.zeros(classes)
     for number in range(len(train)):
         mask = train.target(number)
@@ -205,9 +207,3 @@ def _class_weights(train: Chips, classes: int) -> Tensor:
 
 def _tensors(model: TaskModel) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-
-
-def _accelerator(device: str) -> str:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device = cuda, but torch sees no GPU; set device = cpu or auto, or mend the driver")
-    return device

@@ -67,11 +67,11 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         )
     classes = data.classes([item.sample for item in seen])
     positive_id(name, task, classes)
+    part_of = split_places(name, (item.sample.place for item in seen), task.data.split)
     if len(classes) < 2:
         raise DataError(
             f"{data.root}: all samples of tasks.{name} are of one class, {classes[0]}; nothing to tell apart"
         )
-    part_of = split_places(name, (item.sample.place for item in seen), task.data.split)
     parts = [part_of[item.sample.place] for item in seen]
     left_out = doubles(parts, [item.pixel_hashes for item in seen])
     kept = [pair for position, pair in enumerate(zip(seen, parts, strict=True)) if position not in left_out]

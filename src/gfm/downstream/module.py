@@ -93,7 +93,7 @@ class Finetuning(LightningModule):  # type: ignore[misc]
         groups = []
         for lr, decay, parameters in self._groups():
             groups.append({"params": parameters, "lr": lr, "weight_decay": decay})
-        optimiser = torch.optim.AdamW(groups)
+        optimiser = torch.optim.AdamW(groups, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ SAMPLES = 6
 TELLING_SHARE = 0.02  # of the pixels, that a class needs to be seen
 GREEN, RED, GREY = "#1a7f37", "#c1121f", "#444444"
 PANEL_INCHES = 2.0
+CAPTION_LETTERS = 48  # of a line above a picture
 
 
 def choose_samples(chips: Chips) -> list[int]:
@@ -94,14 +96,15 @@ def _draw_labels(path: Path, panels: Sequence[Panel], title: str) -> None:
     from matplotlib.figure import Figure
 
     columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.5 * PANEL_INCHES * columns, 1.85 * PANEL_INCHES * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.5 * PANEL_INCHES * columns, 1.9 * PANEL_INCHES * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, panel in zip(axes, panels, strict=False):
         axis.imshow(panel.picture, interpolation="nearest")
-        axis.set_title(panel.caption, fontsize=8, color=GREEN if panel.verdict else RED, wrap=True)
+        lines = [part for line in panel.caption.splitlines() for part in wrap(line, CAPTION_LETTERS)]
+        axis.set_title("\n".join(lines), fontsize=8, color=GREEN if panel.verdict else RED)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
 

@@ -9,18 +9,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gfm.compute import Device, use_device
 from gfm.errors import GfmError
 from gfm.lightning_progress import LightningProgress, quiet_lightning
 from gfm.pretraining.data import StepBatches
 from gfm.progress import say
 
 CHECKPOINTS = Path("checkpoints")
-Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,10 @@ def make_trainer(
     `settings` are Lightning's own (precision, gradient_clip_val, callbacks).
     """
     quiet_lightning()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise GfmError("device = cuda, but torch finds no GPU; set device to auto or cpu")
     processes = Processes.from_environment()
     callbacks = [progress, *settings.pop("callbacks", [])]
     return Trainer(
-        accelerator={"auto": "gpu" if torch.cuda.is_available() else "cpu", "cpu": "cpu", "cuda": "gpu"}[device],
+        accelerator=use_device(device),
         devices=processes.of_this_node,
         num_nodes=processes.count // processes.of_this_node,
         max_steps=steps,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision
 
 from gfm.downstream.tasks.task import Panel, Picture, PooledHead, Scores, TaskModel, TaskSpec
 from gfm.models.encoder import Encoder
 
 SHOWN_LABELS = 4
+LONGEST_NAME = 30  # letters
 
 
 class Multilabel(TaskModel):
@@ -23,7 +24,7 @@ class Multilabel(TaskModel):
         self.head = PooledHead(encoder.channels[-1], len(spec.classes))
 
     def scores(self) -> Scores:
-        return AveragePrecision(len(self.spec.classes))
+        return AveragePrecision()
 
     def _logits(self, image: Tensor) -> Tensor:
         return self.head(self.encoder(image[:, 0]))  # type: ignore[no-any-return]
@@ -37,25 +38,30 @@ class Multilabel(TaskModel):
         return [Panel(images[0], caption, bool((found == truth).all()))]
 
     def _names(self, chosen: Tensor) -> str:
-        names = [name for name, yes in zip(self.spec.classes, chosen.tolist(), strict=True) if yes]
+        names = [_short(name) for name, yes in zip(self.spec.classes, chosen.tolist(), strict=True) if yes]
         more = f" +{len(names) - SHOWN_LABELS}" if len(names) > SHOWN_LABELS else ""
         return (", ".join(names[:SHOWN_LABELS]) or "none") + more
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 class AveragePrecision(Scores):
     """Area under precision and recall over all image-class pairs (micro), and its mean over the classes that occur."""
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.logits: list[Tensor] = []
+    def __init__(self) -> None:
+        self.scores: list[Tensor] = []
         self.targets: list[Tensor] = []
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        self.logits.append(logits.sigmoid().cpu())
+        self.scores.append(logits.sigmoid().cpu())
         self.targets.append(target.cpu().long())
 
     def compute(self) -> dict[str, float]:
-        scores, truth = torch.cat(self.logits), torch.cat(self.targets)
-        micro = multilabel_average_precision(scores, truth, self.classes, average="micro")
-        each = multilabel_average_precision(scores, truth, self.classes, average="none")
-        return {"micro_map": float(micro), "macro_map": float(each[truth.any(dim=0)].mean())}
+        scores, truth = torch.cat(self.scores), torch.cat(self.targets)
+        each = [binary_average_precision(scores[:, i], truth[:, i]) for i in truth.any(dim=0).nonzero().ravel()]
+        return {
+            "micro_map": float(binary_average_precision(scores.ravel(), truth.ravel())),
+            "macro_map": float(torch.stack(each).mean()),
+        }
