@@ -89,10 +89,16 @@ def pyramid_levels(model: nn.Module) -> list[Level]:
 
 
 def pyramid(model: nn.Module, levels: list[Level], image: Tensor) -> list[Tensor]:
-    """The maps (B, Ci, Hi, Wi) of a normalised image (B, C, H, W); the last one has the network's final norm."""
-    return model.forward_intermediates(  # type: ignore[operator,no-any-return]
-        image, indices=[level.index for level in levels], norm=True, output_fmt="NCHW", intermediates_only=True
+    """One map (B, Ci, Hi, Wi) for each of `levels`, in their order, of a normalised image (B, C, H, W).
+
+    A level may be asked for twice. The network's last map has its final norm.
+    """
+    indices = sorted({level.index for level in levels})
+    maps = model.forward_intermediates(  # type: ignore[operator]
+        image, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True
     )
+    found = dict(zip(indices, maps, strict=True))
+    return [found[level.index] for level in levels]
 
 
 def freeze_batch_norm(model: nn.Module) -> None:
