@@ -341,10 +341,22 @@ class Oscd(FormatBase):
 
 
 class BigEarthNet(FormatBase):
-    """BigEarthNet v2 patches: `sample_*/Bxx.tif` and `meta.json` with labels. The place is the patch."""
+    """BigEarthNet v2 patches: a folder with one GeoTIFF a band, or one of all, and `meta.json` with labels.
+
+    The place is the patch.
+    """
 
     format: Literal["bigearthnet"]
     imagery: Imagery = Imagery(dtype="uint16", bands={"B04": 0.665, "B03": 0.560, "B02": 0.490}, scale=1 / 3500)
+    stack: str = "s2.tif"  # the file of all bands, in patches that have no file a band
+    stack_bands: list[str] = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
+
+    @model_validator(mode="after")
+    def _stack_has_bands(self) -> BigEarthNet:
+        missing = [band for band in self.imagery.bands if band not in self.stack_bands]
+        if missing:
+            raise ValueError(f"stack_bands lacks {', '.join(missing)}, which imagery.bands asks for")
+        return self
 
 
 Format = Annotated[ClassFolders | ImageMasks | Oscd | BigEarthNet, Field(discriminator="format")]

@@ -1,4 +1,4 @@
-"""BigEarthNet v2 patches: `PATCH/Bxx.tif` and `PATCH/meta.json` with labels. The place is the patch."""
+"""BigEarthNet v2 patches: `PATCH/Bxx.tif` or `PATCH/s2.tif`, and `PATCH/meta.json`. The place is the patch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gfm.downstream.formats.band_files import find_bands, read_bands, window_bou
 from gfm.downstream.formats.format import Pixels, TaskFormat, subfolders
 from gfm.downstream.sample import Refused, Sample, Scene, Window
 from gfm.imagery.footprint import Bounds
-from gfm.imagery.raster import ImageError
+from gfm.imagery.raster import ImageError, read_image, to_uint8
 from gfm.params import BigEarthNet
 
 
 class BigEarthNetFormat(TaskFormat[BigEarthNet]):
-    """root/PATCH/{B02,B03,…}.tif with root/PATCH/meta.json {"labels": [...]}."""
+    """root/PATCH/{B02,B03,…}.tif, or root/PATCH/s2.tif of all bands, with root/PATCH/meta.json {"labels": [...]}."""
 
-    layout = "it should hold folders with meta.json and one GeoTIFF a band"
+    layout = "it should hold folders with meta.json and one GeoTIFF a band, or one of all bands"
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return sorted({label for sample in samples for label in sample.labels})
@@ -26,14 +26,23 @@ class BigEarthNetFormat(TaskFormat[BigEarthNet]):
         for folder in subfolders(self.root):
             try:
                 labels = _labels_of(folder / "meta.json")
-                files = tuple(self._relative(file) for file in find_bands(folder, self.data.imagery))
+                stack = folder / self.data.stack
+                found = [stack] if stack.is_file() else find_bands(folder, self.data.imagery)
+                files = tuple(self._relative(file) for file in found)
             except ImageError as error:
                 yield Refused(self._relative(error.path), error.reason)
             else:
                 yield Scene(folder.name, place=folder.name, inputs=(files,), labels=labels)
 
     def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
-        return [read_bands([self.raw / file for file in files], self.data.imagery, bands) for files in inputs]
+        return [self._pixels([self.raw / file for file in files], bands) for files in inputs]
+
+    def _pixels(self, files: list[Path], bands: tuple[str, ...]) -> Pixels:
+        if files[0].name != self.data.stack:
+            return read_bands(files, self.data.imagery, bands)
+        # Names alone matter in a stack; the wavelengths of undeclared bands are not known here.
+        stored = self.data.imagery.model_copy(update={"bands": dict.fromkeys(self.data.stack_bands)})
+        return to_uint8(read_image(files[0], stored), stored, list(bands))
 
     def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
         return window_bounds(self.raw / scene.inputs[0][0], window)
