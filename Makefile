@@ -48,8 +48,9 @@ lint: .venv/installed
 types: .venv/installed
 	mypy
 
+# One thread a worker: the workers already fill the cores.
 unit: .venv/installed
-	python -m pytest -n auto
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --durations 10
 
 bench: .venv/installed
 	python benchmarks/pipeline.py

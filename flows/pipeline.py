@@ -43,6 +43,7 @@ UP_TO_DATE = re.compile(r"didn't change, skipping|is cached - skipping run|Data 
 STAGES_FILE = "dvc.yaml"
 RAW_DATA = "data.dvc"
 RESULTS = Path("reports/results.csv")
+RESULTS_STAGE = "evaluate"  # writes them
 
 
 class PipelineError(Exception):
@@ -78,12 +79,16 @@ def pipeline(
         try:
             for stage in chosen:
                 outcomes.append(reproduce.with_options(task_run_name=stage)(stage, str(folder), force))
-        finally:
-            done = len(outcomes)
-            if done < len(chosen):
-                outcomes.append(Outcome(chosen[done], "failed", 0.0))
-                outcomes += [Outcome(stage, "not reached", 0.0) for stage in chosen[done + 1 :]]
-            publish(outcomes, folder)
+        except BaseException:
+            failed, *missed = chosen[len(outcomes) :]
+            outcomes += [Outcome(failed, "failed", 0.0), *(Outcome(stage, "not reached", 0.0) for stage in missed)]
+            try:
+                publish(outcomes, folder)
+            except Exception:  # the alert is to name the stage that failed, not this
+                logger = log()
+                logger.exception("the artifacts of this run could not be left")
+            raise
+        publish(outcomes, folder)
     skipped = [outcome.stage for outcome in outcomes if outcome.state == "up to date"]
     log().info("ran %d stages, up to date: %s", len(outcomes) - len(skipped), ", ".join(skipped) or "none")
     return [asdict(outcome) for outcome in outcomes]
@@ -137,13 +142,14 @@ def check_raw_data(folder: Path, accept: bool) -> None:
 
 
 def publish(outcomes: list[Outcome], folder: Path) -> None:
-    """Leave the stages and the results table as artifacts of the flow's run."""
+    """Leave the stages as an artifact of the flow's run, and the results table where this run brought it up to date."""
     try:
         get_run_logger()
     except MissingContextError:
         return  # called as a plain function: there is no run to hang them on
     create_table_artifact(table=[asdict(outcome) for outcome in outcomes], key="stages", description=str(folder))
-    if (folder / RESULTS).exists():
+    fresh = any(item.stage == RESULTS_STAGE and item.state in ("ran", "up to date") for item in outcomes)
+    if fresh and (folder / RESULTS).exists():
         create_markdown_artifact(markdown=results_markdown(folder), key="results", description=str(folder))
 
 

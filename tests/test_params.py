@@ -118,6 +118,16 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("student/architecture/args", {"depths": {"a": 1}}, "student.architecture.args.depths = {'a': 1}: must be true or false, a whole number, a number, text or a list"),
         ("teacher", TIMM | {"weights": 3}, "teacher.weights = 3: must be 'hub' or text in quotes"),
         ("teacher", TIMM, "teacher.weights is missing"),
+        (
+            "teacher",
+            TIMM | {"weights": "a.safetensors"},
+            "teacher: sha256 is missing; give that of the weights file, so that another file is noticed",
+        ),
+        (
+            "teacher",
+            TIMM | {"weights": "hub", "sha256": "ab"},
+            "teacher: sha256 is for a local weights file; timm checks what it fetches from the hub",
+        ),
     ],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
@@ -231,7 +241,9 @@ def test_values_cannot_change_after_loading() -> None:
 
 
 def test_moving_a_file_moves_the_paths_relative_to_it_and_nothing_else(tmp_path: Path) -> None:
-    raw = changed("teacher", TIMM | {"weights": "weights/a.safetensors"}) | {"paths": {"raw": "../imagery"}}
+    raw = changed("teacher", TIMM | {"weights": "weights/a.safetensors", "sha256": "ab"}) | {
+        "paths": {"raw": "../imagery"}
+    }
     moved = rebase(raw, tmp_path / "configs", tmp_path / "work" / "space")
     assert moved["paths"]["raw"] == "../../imagery"
     assert moved["teacher"]["weights"] == "../../configs/weights/a.safetensors"

@@ -28,6 +28,9 @@ def new_folder(final: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise GfmError(f"{final}: another process is writing it; wait for it to end") from None
         unfinished = final.parent / f".{final.name}.new"
+        previous = final.parent / f".{final.name}.old"
+        if previous.exists() and not final.exists():  # killed between the two moves below
+            previous.replace(final)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
@@ -35,7 +38,6 @@ def new_folder(final: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        previous = final.parent / f".{final.name}.old"
         shutil.rmtree(previous, ignore_errors=True)
         if final.exists():
             final.replace(previous)

@@ -214,9 +214,17 @@ class TimmTeacher(Section):
     architecture: Architecture
     normalisation: Normalisation = Normalisation()
     weights: Literal["hub"] | LocalFile
-    sha256: str | None = None  # of the local file; a different file is refused
+    sha256: str | None = None  # of the local file, which must be given: DVC does not watch the file itself
     batch_norm: Literal["live", "frozen"] = "live"  # frozen: statistics are folded or must not move when fine-tuned
     licence: str
+
+    @model_validator(mode="after")
+    def _file_is_pinned(self) -> TimmTeacher:
+        if self.weights != "hub" and self.sha256 is None:
+            raise ValueError("sha256 is missing; give that of the weights file, so that another file is noticed")
+        if self.weights == "hub" and self.sha256 is not None:
+            raise ValueError("sha256 is for a local weights file; timm checks what it fetches from the hub")
+        return self
 
 
 Teacher = Annotated[SupervisedTeacher | TimmTeacher, Field(discriminator="kind")]

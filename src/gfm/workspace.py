@@ -17,6 +17,7 @@ from gfm.progress import say
 
 STAGES_FILE = Path("dvc.yaml")
 MARK = Path(".dvc/config")  # what tells a workspace from somebody's folder, together with its parameter file
+TRACKED = ("seed", "device", "splits", "validation", "student", "evaluate", "models")  # sections of dvc.yaml's params
 HEADER = "# Made by `gfm workspace {config} {folder}`; run it again after editing {config}.\n"
 
 
@@ -34,12 +35,16 @@ def make_workspace(config: Path, folder: Path) -> None:
     Raises ParameterError for a wrong parameter file, WorkspaceError for a folder that holds something else, or where
     no dvc.yaml is found.
     """
-    load(config)
+    params = load(config)
     home = _home(config)
     _claim(folder)
     raw = yaml.safe_load(config.read_text(encoding="utf-8"))
-    # dvc.yaml takes it from the file, not from the schema's default.
+    # dvc.yaml takes these from the file, not from the schema's defaults.
     raw.setdefault("paths", {}).setdefault("raw", str(Paths().raw))
+    for key, value in params.model_dump(mode="json", include=set(TRACKED)).items():
+        raw.setdefault(key, value)
+    raw["splits"].setdefault("block_km", params.splits.block_km)
+    raw["geopile"].setdefault("bands", params.geopile.bands)
     moved = rebase(raw, config.parent, folder)
     header = HEADER.format(config=config.as_posix(), folder=folder.as_posix())
     text = header + yaml.dump(moved, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)

@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 from gfm.downstream.formats import open_format
 from gfm.downstream.table import read_index
@@ -25,7 +27,7 @@ def _draw_city(workplace, drawing, city, *, size=(50, 70), second=None, mask_siz
             drawing.band(root / "images" / city / date / f"T31_{date}_{band}.tif", values)
     mask = np.zeros((*(mask_size or size), 4), np.uint8)
     mask[..., 3] = 255
-    mask[10:40, 20:60, 0] = 255
+    mask[10:40, 20:60, :3] = 255
     drawing.picture(root / "train_labels" / city / "cm" / "cm.png", mask)
 
 
@@ -69,7 +71,7 @@ def test_dates_of_different_size_stop_with_both_sizes_and_the_fix(cities, drawin
 
 
 def test_resample_brings_the_second_date_to_the_first_ones_grid(cities, drawing):
-    _draw_city(cities, drawing, "altair", second=(47, 72))
+    _draw_city(cities, drawing, "altair", second=(49, 71))
     cities.declare(change=_task(align="resample"))
     assert cities.gfm("index")[0] == 0
     data = open_format("change", load().tasks["change"], cities.raw)
@@ -101,6 +103,28 @@ def test_a_city_without_mask_or_band_and_a_mask_of_another_size_are_quarantined(
     assert reasons["o/images/nomask"] == "no change mask train_labels/nomask/cm/cm.png"
     assert reasons["o/images/noband/imgs_2"] == "no file of band B03 (*_B03.tif)"
     assert reasons["o/train_labels/wrongmask/cm/cm.png"].startswith("is 69x50 px, its image")
+
+
+def test_two_dates_of_different_ground_are_quarantined(cities, drawing):
+    for city in ("elsewhere", "ghost", "hidden"):
+        _draw_city(cities, drawing, city)
+    for band in BANDS:
+        path = cities.raw / f"o/images/elsewhere/imgs_2/T31_imgs_2_{band}.tif"
+        with rasterio.open(path, "r+") as file:
+            file.transform = from_origin(500_050, 4_600_000, 10, 10)
+    (cities.raw / "o/images/hidden/imgs_1/._T31_imgs_1_B04.tif").write_bytes(b"Mac OS X")
+    lost = cities.raw / "o/images/ghost/imgs_1/T31_imgs_1_B04.tif"
+    lost.unlink()
+    lost.symlink_to("gone.tif")
+    code, printed = cities.gfm("index")
+    assert code == 0 and "2 files quarantined" in printed
+    with (cities.folder / "data/tasks/quarantine.csv").open(newline="") as file:
+        reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == {
+        "o/images/elsewhere/imgs_2/T31_imgs_2_B04.tif": "covers other ground than the first date",
+        "o/images/ghost/imgs_1/T31_imgs_1_B04.tif": "a link to nothing",
+    }
+    assert {row.sample.place for row in read_index("change").rows} == {*CITIES, "hidden"}
 
 
 def test_patches_carry_all_their_labels_and_their_place_on_earth(workplace, drawing):

@@ -53,11 +53,11 @@ def test_a_mask_of_0_and_255_read_as_class_ids_is_refused_with_the_fix(buildings
     assert "mask value 255 is no class id, classes are 0 to 1" in printed
 
 
-def test_an_rgba_mask_counts_by_its_first_channel(buildings, drawing):
+def test_a_grey_mask_saved_as_rgba_counts_by_its_colour_not_by_its_alpha(buildings, drawing):
     workplace = buildings()
     rgba = np.zeros((20, 24, 4), np.uint8)
     rgba[..., 3] = 255
-    rgba[5:9, 5:9, 0] = 255
+    rgba[5:9, 5:9, :3] = 255
     drawing.picture(workplace.raw / "b/north/masks/0.png", rgba)
     assert workplace.gfm("index")[0] == 0
     from gfm.downstream.formats import open_format
@@ -159,6 +159,28 @@ def test_a_class_that_training_never_shows_is_said_and_recorded(buildings, drawi
     code, printed = workplace.gfm("index")
     assert code == 0 and "warning: buildings: train has no building, which cannot be learned" in printed
     assert _meta(workplace, "buildings")["absent"]["train"] == ["building"]
+
+
+def test_a_validation_part_without_the_positive_class_is_refused_before_any_training(buildings, drawing):
+    workplace = buildings()
+    for number in range(6):
+        drawing.picture(workplace.raw / f"b/south/masks/{number}.png", np.zeros((20, 24), np.uint8))
+    code, printed = workplace.gfm("index")
+    assert code == 2 and "tasks.buildings: the validation part shows no building, the positive_class" in printed
+    assert "tasks.buildings.data.split.val" in printed
+
+
+def test_a_validation_part_of_one_class_is_said(workplace, drawing):
+    for number, (area, rows) in enumerate((a, r) for a in ("north", "south", "east") for r in (0, 8)):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[: 0 if area == "south" else rows] = 255
+        drawing.picture(workplace.raw / "b" / area / "images" / f"{number}.png", workplace.noise())
+        drawing.picture(workplace.raw / "b" / area / "masks" / f"{number}.png", mask)
+    task = drawing.segmentation(kind="classification", positive_class=None)
+    task["data"]["presence_share"] = 0.1
+    workplace.declare(presence=task)
+    code, printed = workplace.gfm("index")
+    assert code == 0 and "warning: presence: val shows absent only" in printed
 
 
 def test_one_image_in_all_is_an_error_that_says_so(workplace, drawing):

@@ -81,6 +81,28 @@ def test_without_a_positive_class_the_mean_leaves_out_classes_that_do_not_occur(
     assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
+def test_a_stray_pixel_of_an_absent_class_costs_the_class_it_was_taken_from_and_adds_no_zero_to_the_mean():
+    target = torch.tensor([[[0, 0, 1, 1]]], dtype=torch.uint8)
+    logits = torch.nn.functional.one_hot(torch.tensor([[[0, 0, 1, 2]]]), 3).permute(0, 3, 1, 2).float()
+    scores = _in_batches(lambda: PixelCounts(_spec(3, None), "miou"), logits, target, 1)
+    assert scores == pytest.approx(
+        {
+            "miou": (1 + 1 / 2) / 2,
+            "mean_f1": (1 + 2 / 3) / 2,
+            "mean_precision": 1.0,
+            "mean_recall": (1 + 1 / 2) / 2,
+            "pixel_accuracy": 0.75,
+        }
+    )
+
+
+def test_an_image_called_an_absent_class_adds_no_zero_to_the_mean_class_accuracy():
+    target = torch.tensor([0, 0, 0, 1])
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 0, 2, 1]), 3).float()
+    scores = _in_batches(lambda: Accuracy(3), logits, target, 2)
+    assert scores == pytest.approx({"accuracy": 0.75, "mean_class_accuracy": (2 / 3 + 1) / 2})
+
+
 def test_both_dates_and_the_mask_turn_alike():
     picture = torch.arange(16, dtype=torch.uint8).view(4, 4)
     batch = Batch(picture.expand(32, 2, 3, 4, 4).clone(), picture.expand(32, 4, 4).clone())

@@ -67,7 +67,7 @@ def test_the_page_carries_everything_inside_and_is_small_enough_to_mail(evaluate
 
 def test_the_page_opens_with_the_verdict_and_its_interval(page: str) -> None:
     text = words(page)
-    assert "gfm beats teacher: ARP +10.39 % 95 % interval +9.12 to +11.51." in text
+    assert "gfm is ahead of teacher with 3 seeds: ARP +10.39 %, not conclusive 95 % interval +9.12 to +11.51." in text
     assert "Without change, too small to conclude from: ARP +6.93 %" in text
 
 
@@ -106,10 +106,11 @@ def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Pa
     assert list(content) == ["baseline", "confidence", "models"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
-    assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh"]
+    assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method"]
     assert gfm["low"] < gfm["arp"] < gfm["high"]
     assert sum(gfm["contributions"].values()) == pytest.approx(gfm["arp"], abs=1e-3)
     assert gfm["kg_co2eq"] == pytest.approx(0.0052)
+    assert gfm["energy_method"] == "codecarbon 3.3.2: CPU by its load"
 
 
 def test_results_and_figures_lie_beside_the_report(evaluated: Path) -> None:
@@ -138,7 +139,7 @@ def test_evaluating_again_writes_the_same_figures_and_numbers(
 
 
 def test_what_weakens_the_numbers_is_said_on_the_page(
-    fabricate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fabricate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One seed, energy that was not measured, code of another commit and uncommitted code."""
     monkeypatch.chdir(tmp_path)
@@ -156,6 +157,10 @@ def test_what_weakens_the_numbers_is_said_on_the_page(
     assert "ARP is not drawn against kg CO2eq" in text
     gfm = json.loads(Path("reports/arp.json").read_text())["models"]["gfm"]
     assert (gfm["low"], gfm["high"], gfm["kg_co2eq"]) == (None, None, None)  # and never zero
+    print_results(workspace.params)
+    out = capsys.readouterr().out
+    assert re.search(r"^ARP, % .* \+9\.75 \(no interval\)$", out, re.MULTILINE)
+    assert "| gfm: codecarbon 3.3.2: CPU by its load; not measured: codecarbon is not installed" in out
 
 
 def test_a_missing_stage_is_named_and_leaves_no_report(workspace: Any) -> None:
@@ -185,9 +190,13 @@ def test_the_terminal_shows_the_table_and_where_to_look_further(
     lines = out.splitlines()
     assert lines[0].split() == ["task", "random", "teacher", "(baseline)", "gfm"]
     assert re.search(r"^scenes \(accuracy\) +0\.423 ±0\.015 +0\.810 ±0\.010 +0\.870 ±0\.010$", out, re.MULTILINE)
-    assert re.search(r"^ARP, % +-33\.93 ±\d+\.\d\d +0 +\+10\.39 ±1\.\d\d$", out, re.MULTILINE)
+    assert re.search(
+        r"^ARP, % +-33\.93 \[-\d+\.\d\d, -\d+\.\d\d\] +0 +\+10\.39 \[\+9\.12, \+11\.51\]$", out, re.MULTILINE
+    )
     assert re.search(r"^kg CO2eq +0\.0012 +0\.0021 +0\.0052$", out, re.MULTILINE)
     assert len({len(line) for line in lines[:8]}) == 1  # aligned
+    assert lines[8].startswith("± is half of the 95 % bootstrap interval over seeds")
+    assert lines[9] == "kg CO2eq by codecarbon 3.3.2: CPU by its load."
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in out
     assert "prefect server start" in out
     assert "reports/report.html" in out

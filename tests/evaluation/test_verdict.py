@@ -31,9 +31,37 @@ def judge(workspace: Any) -> Any:
 
 
 def test_a_clear_winner_is_named_with_its_interval(judge: Any) -> None:
-    said = judge({"teacher": [0.80, 0.81, 0.82], "gfm": [0.88, 0.89, 0.90]})
-    assert said.headline.startswith("gfm beats teacher: ARP +9.88 %")
+    said = judge({"teacher": [0.80, 0.81, 0.82, 0.80, 0.82], "gfm": [0.88, 0.89, 0.90, 0.88, 0.90]})
+    assert said.headline == "gfm beats teacher: ARP +9.88 %"
     assert said.detail.startswith("95 % interval +9.7")
+    assert "seeds" not in said.line
+    assert "several" not in said.line
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_few_seeds_never_show_a_win_however_clear_it_looks(judge: Any, seeds: int) -> None:
+    said = judge({"teacher": [0.80, 0.81, 0.80, 0.81][:seeds], "gfm": [0.90, 0.91, 0.90, 0.91][:seeds]})
+    assert said.headline.startswith(f"gfm is ahead of teacher with {seeds} seeds: ARP +12.")
+    assert said.headline.endswith(" %, not conclusive")
+    assert "interval over so few seeds is too narrow" in said.detail
+    assert "beats" not in said.line
+
+
+def test_few_seeds_of_the_baseline_alone_are_few(judge: Any) -> None:
+    said = judge({"teacher": [0.80, 0.81], "gfm": [0.90, 0.91, 0.90, 0.91, 0.90]})
+    assert said.headline.startswith("gfm is ahead of teacher with 2 to 5 seeds")
+
+
+def test_few_seeds_never_show_a_loss(judge: Any) -> None:
+    said = judge({"teacher": [0.80, 0.81, 0.82], "gfm": [0.70, 0.71, 0.72]})
+    assert said.headline == "gfm is behind teacher with 3 seeds: ARP -12.35 %, not conclusive"
+    assert "No model beats" not in said.line
+
+
+def test_the_best_of_several_is_said_to_be_picked(judge: Any) -> None:
+    scores = {"teacher": [0.80, 0.81], "gfm": [0.90, 0.91], "random": [0.3, 0.31]}
+    assert "gfm has the highest ARP of 2 models compared with teacher; picking" in judge(scores).detail
+    assert "picking" in judge({model: values[:1] for model, values in scores.items()}).detail
 
 
 def test_an_interval_that_includes_zero_shows_no_difference(judge: Any) -> None:
@@ -43,7 +71,7 @@ def test_an_interval_that_includes_zero_shows_no_difference(judge: Any) -> None:
 
 
 def test_when_the_baseline_wins_it_says_so(judge: Any) -> None:
-    said = judge({"random": [0.3, 0.4, 0.3], "teacher": [0.80, 0.81, 0.82], "gfm": [0.70, 0.71, 0.72]})
+    said = judge({"random": [0.3, 0.4] * 3, "teacher": [0.80, 0.82] * 3, "gfm": [0.70, 0.72] * 3})
     assert said.headline == "No model beats the baseline teacher"
     assert said.detail.startswith("The closest is gfm: ARP -12.35 %")
 
@@ -55,7 +83,7 @@ def test_one_seed_is_no_evidence(judge: Any) -> None:
 
 
 def test_two_winners_whose_intervals_overlap_share_the_first_place(judge: Any) -> None:
-    said = judge({"teacher": [0.5, 0.51, 0.52], "gfm": [0.60, 0.64, 0.62], "gfm-b": [0.61, 0.60, 0.63]})
+    said = judge({"teacher": [0.5, 0.52] * 3, "gfm": [0.60, 0.64] * 3, "gfm-b": [0.61, 0.62] * 3})
     assert said.headline.startswith("gfm beats teacher")
     assert "overlaps with that of gfm-b: which of them is best is not shown" in said.detail
 

@@ -130,6 +130,68 @@ def test_a_second_flow_in_a_workspace_is_refused(workspace: Path, module) -> Non
         pass
 
 
+class Stages:
+    """Stands for the DVC task: every stage runs, but for the one that fails."""
+
+    def __init__(self, module, failing: str | None) -> None:  # type: ignore[no-untyped-def]
+        self.module, self.failing = module, failing
+
+    def with_options(self, **options: str):  # type: ignore[no-untyped-def]
+        return self
+
+    def __call__(self, stage: str, workspace: str, force: bool):  # type: ignore[no-untyped-def]
+        if stage == self.failing:
+            raise self.module.PipelineError(f"stage {stage} failed")
+        return self.module.Outcome(stage, "up to date", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "failing", "left"),
+    [
+        (["index", "evaluate"], None, ["stages", "results"]),
+        (["index", "evaluate"], "index", ["stages"]),
+        (["index", "evaluate"], "evaluate", ["stages"]),
+        (["index"], None, ["stages"]),
+    ],
+)
+def test_the_results_table_is_left_only_where_this_run_brought_it_up_to_date(  # type: ignore[no-untyped-def]
+    workspace: Path,
+    module,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: list[str],
+    failing: str | None,
+    left: list[str],
+) -> None:
+    (workspace / "reports").mkdir()
+    (workspace / "reports/results.csv").write_text("model,score\ngfm,1\n", encoding="utf-8")
+    found: list[str] = []
+    monkeypatch.setattr(module, "get_run_logger", lambda: module.logging.getLogger("test"))
+    monkeypatch.setattr(module, "choose_stages", lambda folder, stages: chosen)
+    monkeypatch.setattr(module, "reproduce", Stages(module, failing))
+    monkeypatch.setattr(module, "results_markdown", lambda folder: "| gfm | 1 |")
+    for kind in ("table", "markdown"):
+        monkeypatch.setattr(module, f"create_{kind}_artifact", lambda key, **content: found.append(key))
+    try:
+        module.pipeline.fn(None, str(workspace))
+    except module.PipelineError:
+        assert failing is not None
+    assert found == left
+
+
+def test_an_artifact_that_cannot_be_left_does_not_hide_which_stage_failed(  # type: ignore[no-untyped-def]
+    workspace: Path, module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*arguments: object) -> None:
+        raise RuntimeError("no server")
+
+    monkeypatch.setattr(module, "choose_stages", lambda folder, stages: ["index"])
+    monkeypatch.setattr(module, "reproduce", Stages(module, "index"))
+    monkeypatch.setattr(module, "publish", refused)
+    with pytest.raises(module.PipelineError, match="stage index failed"):
+        module.pipeline.fn(None, str(workspace))
+    assert "could not be left" in caplog.text and "no server" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_killed_flow_takes_the_training_with_it(workspace: Path) -> None:
     (workspace / "long-one").touch()

@@ -221,6 +221,22 @@ def test_poor_images_are_dropped_and_counted_by_reason(work: Path) -> None:
     assert list(manifest().index) == ["photos/good.png"]
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_tiles_of_a_scene_without_coordinates_are_one_place_and_a_geocentric_scene_is_quarantined(work: Path) -> None:
+    plain = {"crs": None, "transform": rasterio.Affine.identity()}
+    for number, name in enumerate(("a.tif", "b.tif")):
+        save_scene(work / f"raw/scenes/{name}", picture(number, 128, 128), **plain)
+    save_scene(work / "raw/scenes/centre.tif", picture(2), crs="EPSG:4978")
+    bands = {"R": None, "G": None, "B": None}
+    assemble(parameters({"scenes": {"format": "scenes", "imagery": {"bands": bands}}}))
+    table = geopandas.read_parquet(COLLECTION / "manifest.parquet")
+    assert len(table) == 8
+    assert table.place.tolist() == ["scenes/a.tif"] * 4 + ["scenes/b.tif"] * 4
+    with (COLLECTION / "quarantine.csv").open(newline="") as file:
+        refused = [(row["file"], row["reason"]) for row in csv.DictReader(file)]
+    assert refused == [("scenes/centre.tif", "its coordinate system gives no longitude and latitude")]
+
+
 def test_image_files_are_kept_byte_for_byte_and_others_become_good_jpegs(work: Path) -> None:
     save(work / "raw/photos/a.png", picture(1))
     save(work / "raw/photos/b.jpg", picture(2), quality=70)

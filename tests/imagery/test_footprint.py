@@ -84,6 +84,15 @@ def test_coordinates_of_no_known_place_are_an_error_of_the_file(tmp_path: Path) 
         raster_bounds(dataset)
 
 
+@pytest.mark.parametrize("ask", [raster_bounds, raster_gsd_m])
+def test_metres_from_the_centre_of_the_earth_are_no_place_on_a_map(tmp_path: Path, ask: Any) -> None:
+    with (
+        open_blank(tmp_path / "a.tif", "EPSG:4978", from_origin(1, 1, 1, 1)) as dataset,
+        pytest.raises(ImageError, match="gives no longitude and latitude"),
+    ):
+        ask(dataset)
+
+
 def test_the_same_ground_at_another_date_is_in_the_same_block_and_far_ground_is_not() -> None:
     here = Bounds(10.001, 50.001, 10.002, 50.002)
     shifted = Bounds(10.0010004, 50.001, 10.0020004, 50.002)

@@ -21,6 +21,10 @@ TEACHER = Path("models/encoders/teacher")
 NETWORK = {"name": "mobilenetv2_035", "image_px": 64, "args": {}}
 
 
+def _sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def _timm(**fields: object) -> dict:
     return {"kind": "timm", "architecture": NETWORK, "licence": "Apache-2.0", **fields}
 
@@ -76,7 +80,7 @@ def test_another_file_than_the_stated_one_is_refused(folder, make_params, weight
 def test_weights_of_another_architecture_are_refused_and_leave_nothing(folder, make_params, weights):
     network = {"name": "mobilenetv2_050", "image_px": 64, "args": {}}
     with pytest.raises(WeightsError, match="not the weights of this EfficientNet"):
-        make_teacher(make_params(teacher=_timm(weights=str(weights), architecture=network)))
+        make_teacher(make_params(teacher=_timm(weights=str(weights), sha256=_sha256(weights), architecture=network)))
     assert not TEACHER.exists()
 
 
@@ -104,7 +108,13 @@ def test_the_real_mobilenet_becomes_a_teacher_that_pretrains_a_student(folder, m
     network = {"name": "mobilenetv2_100", "image_px": 96, "args": {"pad_type": "same"}}
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
     params = make_params(
-        teacher=_timm(weights=str(MOBILENET.resolve()), architecture=network, normalisation=half, batch_norm="frozen"),
+        teacher=_timm(
+            weights=str(MOBILENET.resolve()),
+            sha256=_sha256(MOBILENET),
+            architecture=network,
+            normalisation=half,
+            batch_norm="frozen",
+        ),
         pretrain={"epochs": 1, "teacher_px": 96, "teacher_tap": {"stage": 4, "merged": False}},
     )
     make_teacher(params)

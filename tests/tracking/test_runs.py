@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gfm.params import Params
+from gfm.tracking import runs as module
 from gfm.tracking.carbon import Energy
 from gfm.tracking.runs import child_run, finish_pipeline, flatten
 from gfm.tracking.store import TrackingError
@@ -52,8 +53,8 @@ def test_stages_nest_below_one_pipeline_run_with_their_settings_figures_and_data
         first.energy(energy)
         first.dataset("geopile", Path("data/geopile"), "abc.dir")
         first.image(tmp_path / "report.html", "picture")
-    with pytest.raises(ValueError, match="no such"), child_run(params, "t-gfm", "finetune", {}):
-        raise ValueError("no such thing")
+    with child_run(params, "t-gfm", "finetune", {}):
+        pass
     parent = finish_pipeline(params, artifacts=[tmp_path / "report.html"], metrics={"arp": 1.5})
 
     runs = {run.info.run_name: run for run in recorded(tmp_path)}
@@ -69,8 +70,6 @@ def test_stages_nest_below_one_pipeline_run_with_their_settings_figures_and_data
     assert [(data.dataset.name, data.dataset.digest) for data in child.inputs.dataset_inputs] == [
         ("geopile", "abc.dir")
     ]
-    assert runs["t-gfm"].info.status == "FAILED"
-    assert runs["t-gfm"].data.tags["error"] == "ValueError: no such thing"
     assert runs["pipeline"].info.status == "FINISHED"
     assert runs["pipeline"].data.metrics == {"arp": 1.5, "kwh": 0.25, "kg_co2eq": 0.1}
     assert runs["pipeline"].data.tags["energy.method"] == "sum of 1 runs; 1 runs were not measured"
@@ -81,6 +80,76 @@ def test_stages_nest_below_one_pipeline_run_with_their_settings_figures_and_data
         pass
     later = next(run for run in recorded(tmp_path) if run.info.run_name == "later")
     assert later.data.tags["mlflow.parentRunId"] != parent
+
+
+def parents(folder: Path) -> dict[str, str | None]:
+    """The pipeline run above each run."""
+    return {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in recorded(folder)}
+
+
+def test_a_failed_stage_ends_its_pipeline_and_the_next_run_starts_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with child_run(params, "good", "pretrain", {}) as run:
+        run.energy(Energy(0.25, 0.1, 9.0, "by the test", "estimated", "FRA", 0.4))
+    with pytest.raises(ValueError, match="no such"), child_run(params, "bad", "finetune", {}):
+        raise ValueError("no such thing")
+    assert not (tmp_path / ".gfm/pipeline.json").exists()
+    runs = {run.info.run_name: run for run in recorded(tmp_path)}
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "pipeline": "FAILED",
+        "good": "FINISHED",
+        "bad": "FAILED",
+    }
+    assert runs["bad"].data.tags["error"] == "ValueError: no such thing"
+    assert runs["pipeline"].data.metrics == {"kwh": 0.25, "kg_co2eq": 0.1}
+    assert finish_pipeline(params) is None  # nothing is open
+
+    with child_run(params, "later", "pretrain", {}):
+        pass
+    above = parents(tmp_path)
+    assert above["good"] == above["bad"] != above["later"]
+
+
+def test_an_interrupted_stage_leaves_the_pipeline_open_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt), child_run(params, "stopped", "pretrain", {}):
+        raise KeyboardInterrupt
+    with child_run(params, "next", "pretrain", {}):
+        pass
+    above = parents(tmp_path)
+    assert above["stopped"] == above["next"]
+
+
+def test_a_failed_stage_leaves_a_run_named_by_the_caller_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with child_run(params, "first", "pretrain", {}):
+        pass
+    parent = parents(tmp_path)["first"]
+    monkeypatch.setenv("GFM_PIPELINE_RUN", str(parent))
+    with pytest.raises(ValueError, match="no such"), child_run(params, "bad", "finetune", {}):
+        raise ValueError("no such thing")
+    assert next(run for run in recorded(tmp_path) if run.info.run_id == parent).info.status == "RUNNING"
+
+
+def test_a_store_that_is_gone_when_a_stage_fails_does_not_hide_why_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def gone(*arguments: object) -> None:
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(module.pipeline_run, "children", gone)
+    with pytest.raises(ValueError, match="no such"), child_run(params, "bad", "finetune", {}):
+        raise ValueError("no such thing")
+    assert "could not be closed as FAILED: connection refused" in capsys.readouterr().out
+    assert not (tmp_path / ".gfm/pipeline.json").exists()
 
 
 @pytest.mark.slow
@@ -132,6 +201,7 @@ def test_tracking_none_records_nothing_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untracked: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_said", set())  # it is said once a process, and another test may have been first
     for _ in range(2):
         with child_run(untracked, "gfm", "pretrain", {}) as run:
             run.metrics({"loss": 1.0}, step=1)

@@ -26,6 +26,12 @@ def matching_bands(params: Params, task: str, wanted: Sequence[str]) -> list[str
         }
         nearest = min(distances, key=lambda name: distances[name], default=None)
         if band in declared:
+            own = declared[band]
+            if own is not None and wavelength is not None and abs(own - wavelength) > SAME_COLOUR_UM:
+                raise ParameterError(
+                    f"tasks.{task}.data.imagery.bands.{band} is {own} um, but the collection's {band} is {wavelength}; "
+                    "correct one of them, or rename the task's band"
+                )
             chosen.append(band)
         elif nearest is not None and distances[nearest] <= SAME_COLOUR_UM:
             chosen.append(nearest)

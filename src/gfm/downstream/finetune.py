@@ -59,6 +59,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
         raise ParameterError(f"tasks has no {task_name}; it has {', '.join(params.tasks)}")
     task = params.tasks[task_name]
     settings = task.finetune
+    origin = provenance(None) | {"seed": settings.seeds}  # of the code and data that run now
     final = task_folder(task_name, model_name)
     with new_folder(final) as folder:
         index = read_index(task_name)
@@ -90,7 +91,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "index": index.digest,
                     "parameters": results[0].parameters,
                     "settings": task.model_dump(mode="json"),
-                    "provenance": provenance(settings.seeds[0]),
+                    "provenance": origin,
                     "energy": energy.as_dict(),
                     "run_id": run.run_id,
                     "quarantined": index.quarantined,

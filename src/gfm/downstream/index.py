@@ -24,6 +24,8 @@ from gfm.output_folder import new_folder
 from gfm.params import Params, Task
 from gfm.progress import say
 
+PIXEL_KINDS = ("segmentation", "change")  # their scores are of the positive class, where there is one
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -40,7 +42,8 @@ def index_tasks(params: Params) -> None:
     """Write `data/tasks` anew: an index and a summary per task, and the files that cannot be used.
 
     A bad file is quarantined with its reason; what stops is a missing root, dates of different size that the
-    parameters do not allow, a split with an empty part, or a task without any usable sample.
+    parameters do not allow, a split with an empty part, a validation part that cannot choose an epoch, or a task
+    without any usable sample.
     """
     refused: list[tuple[str, Refused]] = []
     with new_folder(TASKS) as folder:
@@ -143,6 +146,7 @@ def _summary(
     for part, why in (("train", "cannot be learned"), ("test", "cannot be scored")):
         if absent[part]:
             say(f"warning: {name}: {part} has no {', '.join(absent[part])}, which {why}")
+    _check_validation(name, task, [label for label in classes if having["val"][label]])
     return {
         "kind": task.kind,
         "classes": classes,
@@ -153,3 +157,20 @@ def _summary(
         "duplicates": {part: doubled[part] for part in PARTS if part != "test"},
         "quarantined": quarantined,
     }
+
+
+def _check_validation(name: str, task: Task, shown: Sequence[str]) -> None:
+    """DataError where every epoch would score the same on the validation part, which shows these classes."""
+    lacking = None
+    pixels_of = task.positive_class if task.kind in PIXEL_KINDS else None
+    if pixels_of is not None and pixels_of not in shown:
+        lacking = f"no {pixels_of}, the positive_class"
+    elif not shown:
+        lacking = "none of the classes"
+    if lacking is not None:
+        raise DataError(
+            f"tasks.{name}: the validation part shows {lacking}, so that no epoch can be chosen; "
+            f"give tasks.{name}.data.split.val places that do, or change its val_share"
+        )
+    if len(shown) == 1 and pixels_of is None:
+        say(f"warning: {name}: val shows {shown[0]} only, by which epochs can hardly be told apart; see data.split")

@@ -13,7 +13,7 @@ from gfm.params import Params
 
 @dataclass(frozen=True)
 class Part:
-    """The recorded energy of one run; None where it was not measured."""
+    """The recorded energy of one run; None where it was not measured, or not from the first step."""
 
     what: str
     kwh: float | None
@@ -21,6 +21,7 @@ class Part:
     seconds: float
     method: str  # how power was known
     grid: str  # how energy became CO2eq
+    gap: str = ""  # what the record leaves out, where the run was resumed
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ class Cost:
 
     @property
     def unmeasured(self) -> list[str]:
-        return [part.what for part in self.parts if part.kwh is None or part.kg_co2eq is None]
+        return [
+            f"{part.what} ({part.gap})" if part.gap else part.what
+            for part in self.parts
+            if part.kwh is None or part.kg_co2eq is None
+        ]
 
 
 def costs(params: Params, runs: list[TaskRun]) -> dict[str, Cost]:
@@ -94,7 +99,12 @@ def _part(what: str, record: dict[str, Any]) -> Part:
     seconds = energy.get("seconds") or record.get("seconds") or 0.0
     method = str(energy.get("method") or "not measured")
     kwh, kg = _number(energy.get("kwh")), _number(energy.get("kg_co2eq"))
-    return Part(what, kwh, kg, float(seconds), method, _grid(energy) if kg is not None else "")
+    resumed = record.get("resumed_at_step")
+    if resumed is None:
+        return Part(what, kwh, kg, float(seconds), method, _grid(energy) if kg is not None else "")
+    # What the run spent before it was resumed is nowhere recorded, so the rest is no figure for the whole.
+    gap = f"{'timed' if kwh is None else 'measured'} only after step {resumed}"
+    return Part(what, None, None, float(seconds), method if kwh is None else f"{what} {gap}", "", gap)
 
 
 def _grid(energy: dict[str, Any]) -> str:

@@ -76,6 +76,7 @@ def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, Jso
             "contributions": {task: round(value, 4) for task, value in entry.contributions.items()},
             "kg_co2eq": _rounded(spent[model].kg_co2eq),
             "kwh": _rounded(spent[model].kwh),
+            "energy_method": "; ".join(spent[model].methods),
         }
     return {"baseline": assessment.baseline, "confidence": assessment.confidence, "models": models}
 

@@ -17,11 +17,10 @@ from gfm.evaluation.collection import DataSection
 from gfm.evaluation.energy import Cost
 from gfm.evaluation.lineage import MISSING, facts, warnings
 from gfm.evaluation.pictures import picture_address, png_address
-from gfm.evaluation.verdict import verdict
+from gfm.evaluation.verdict import FEW_SEEDS, verdict
 from gfm.params import Params
 
 PICTURE_BYTES = 4_000_000  # of the page, for prediction and reconstruction pictures together
-FEW_SEEDS = 5
 
 
 @dataclass(frozen=True)

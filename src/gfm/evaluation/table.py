@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,13 +22,24 @@ from gfm.progress import say
 REMEDY = "run `dvc repro evaluate`"
 
 
+@dataclass(frozen=True)
+class Spent:
+    """The energy figures of one model in arp.json."""
+
+    kg_co2eq: float | None
+    method: str  # how the energy is known, or why it is not
+
+
 def print_results(params: Params) -> None:
     """Print what `gfm evaluate` wrote. Raises DataError when there is nothing yet, or when params.yaml has moved on."""
     results = _read_results(params)
     # The primary metric stands first in results.csv.
     metrics = {task: str(results[results["task"] == task]["metric"].iloc[0]) for task in params.tasks}
     assessment = assess(params, results, metrics)
-    say(format_table(assessment, _read_carbon(params)))
+    spent = _read_spent(params)
+    say(format_table(assessment, {model: entry.kg_co2eq for model, entry in spent.items()}))
+    say(f"± is half of the {assessment.level} bootstrap interval over seeds; ARP stands with the interval itself.")
+    say(_energy_line(spent))
     say(f"\n{verdict(assessment).line}")
     for name, task in params.tasks.items():
         if task.too_small:
@@ -37,7 +50,7 @@ def print_results(params: Params) -> None:
 
 
 def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str:
-    """Tasks as rows, models as columns: mean score ± half of its interval, then ARP and kg CO2eq."""
+    """Tasks as rows, models as columns: mean score ± half of its interval, then ARP with its bounds and kg CO2eq."""
     baseline = assessment.baseline
     header = ["task", *(f"{model} (baseline)" if model == baseline else model for model in assessment.models)]
     rows = [header]
@@ -53,7 +66,8 @@ def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str
         if model == baseline:
             arp.append("0")
         else:
-            arp.append(f"{entry.arp:+.2f}" + (f" ±{interval.half:.2f}" if interval else " (no interval)"))
+            bounds = f"[{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "(no interval)"
+            arp.append(f"{entry.arp:+.2f} {bounds}")
     kilograms = (carbon[model] for model in assessment.models)
     rows += [arp, ["kg CO2eq", *("not measured" if kg is None else f"{kg:.3g}" for kg in kilograms)]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -79,13 +93,23 @@ def _read_results(params: Params) -> pd.DataFrame:
     return results
 
 
-def _read_carbon(params: Params) -> dict[str, float | None]:
+def _read_spent(params: Params) -> dict[str, Spent]:
     path = layout.REPORTS / "arp.json"
     try:
         models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        return {model: models[model]["kg_co2eq"] for model in params.models}
+        return {model: Spent(models[model]["kg_co2eq"], str(models[model]["energy_method"])) for model in params.models}
     except (FileNotFoundError, ValueError, KeyError):
         raise DataError(f"{path}: missing or incomplete; {REMEDY}") from None
+
+
+def _energy_line(spent: Mapping[str, Spent]) -> str:
+    """How kg CO2eq is known, by model where it is not the same for all."""
+    models: dict[str, list[str]] = {}
+    for model, entry in spent.items():
+        models.setdefault(entry.method or "method not recorded", []).append(model)
+    if len(models) == 1:
+        return f"kg CO2eq by {next(iter(models))}."
+    return "kg CO2eq by " + " | ".join(f"{', '.join(names)}: {method}" for method, names in models.items())
 
 
 def _look_further(params: Params) -> list[str]:

@@ -22,7 +22,7 @@ from gfm.geopile.sources import Tile, cuts_tiles, read_tiles
 from gfm.imagery.footprint import ground_block
 from gfm.imagery.hashing import dhash, pixel_hash
 from gfm.imagery.pictures import is_jpeg, is_png
-from gfm.imagery.raster import Array, ImageError, nodata_mask, to_uint8
+from gfm.imagery.raster import NOT_UTF8, Array, ImageError, nodata_mask, readable_name, to_uint8
 from gfm.params import Geopile, Params, Source
 
 
@@ -92,11 +92,8 @@ def _inspect(params: Params, job: Job) -> Findings:
     shown = _relative_to_raw(source, job.file)
     rows: list[Row] = []
     dropped: list[Dropped] = []
-    try:
-        shown.encode()
-    except UnicodeEncodeError:
-        readable = shown.encode(errors="backslashreplace").decode()
-        return Findings([], [], Refusal(job.source, readable, "its name is not valid UTF-8"))
+    if readable_name(shown) != shown:
+        return Findings([], [], Refusal(job.source, readable_name(shown), NOT_UTF8))
     try:
         for tile in read_tiles(source, root, job.file, geopile.tile_px, job.only):
             row = _row(job.source, source, geopile, tile, shown, params.splits.block_km)
@@ -116,11 +113,12 @@ def _inspect(params: Params, job: Job) -> Findings:
 def _row(name: str, source: Source, geopile: Geopile, tile: Tile, file: str, block_km: float) -> Row:
     image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
     nodata = nodata_mask(tile.pixels, tile.nodata)
-    identity = f"{name}/{tile.name}"
+    # Neighbouring tiles share their ground: without coordinates the whole file is one place.
+    place = ground_block(tile.bounds, block_km) if tile.bounds else f"{name}/{_relative_to(source, file)}"
     return Row(
-        id=identity,
+        id=f"{name}/{tile.name}",
         source=name,
-        place=ground_block(tile.bounds, block_km) if tile.bounds else identity,
+        place=place,
         file=file,
         label=tile.label,
         width=image.shape[1],

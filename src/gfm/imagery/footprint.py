@@ -59,7 +59,8 @@ def slippy_gsd_m(y: int, zoom: int, width: int) -> float:
 def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
     """The ground of a window (None: all) of an open rasterio dataset; None where it is not georeferenced.
 
-    Raises ImageError when the coordinate system has no relation to longitude and latitude.
+    Raises ImageError when the coordinate system is no map of longitude and latitude (local, or geocentric: metres from
+    the centre of the Earth).
     """
     from rasterio._err import CPLE_BaseError  # rasterio lets these through where PROJ finds no way
     from rasterio.errors import CRSError
@@ -75,6 +76,8 @@ def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
     xs = [c + a * column + b * line for column in columns for line in lines]
     ys = [f + d * column + e * line for column in columns for line in lines]
     try:
+        if not (dataset.crs.is_geographic or dataset.crs.is_projected):
+            raise CRSError("no map")
         bounds = transform_bounds(dataset.crs, "EPSG:4326", min(xs), min(ys), max(xs), max(ys))
     except (CRSError, CPLE_BaseError):
         bounds = (math.nan,) * 4

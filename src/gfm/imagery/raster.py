@@ -25,6 +25,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Pillow's own limit for decompression bombs; a larger picture is read by windows (`open_scene`), never whole.
 MAX_PIXELS = 178_956_970
 
+NOT_UTF8 = "its name is not valid UTF-8"  # reason of a file that no table could name
+
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -39,13 +41,18 @@ class ImageError(GfmError):
         return f"{self.path}: {self.reason}{'; ' if self.fix else ''}{self.fix}"
 
 
+def readable_name(name: str) -> str:
+    """The name with what is not UTF-8 written as escapes; it equals `name` where all of it is valid."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def read_image(path: Path, imagery: Imagery) -> Array:
     """A whole PNG, JPEG or TIFF as stored: (H, W, C) of `imagery.dtype`, C = len(imagery.bands), bands in file order.
 
     The file's content, not its suffix, says what it is. Raises ImageError when the file is missing, unreadable, empty,
     truncated, not an image, of another dtype or band count than declared, not finite, or larger than MAX_PIXELS.
     """
-    head = _head(path)
+    head = file_head(path)
     if head.startswith(_TIFF_MAGIC):
         with open_scene(path, imagery) as dataset:
             _check_pixels(path, dataset.width, dataset.height)
@@ -55,7 +62,7 @@ def read_image(path: Path, imagery: Imagery) -> Array:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return decode_picture(data, imagery, path)
 
 
@@ -81,7 +88,7 @@ def open_scene(path: Path, imagery: Imagery | None) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    if not _head(path).startswith(_TIFF_MAGIC):
+    if not file_head(path).startswith(_TIFF_MAGIC):
         raise ImageError(path, "not a TIFF image", "remove it or convert it to GeoTIFF")
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is fine: it is then its own place
@@ -96,10 +103,13 @@ def open_scene(path: Path, imagery: Imagery | None) -> Iterator[Any]:
 def reading(path: Path) -> Iterator[None]:
     """What rasterio raises while reading `path` becomes an ImageError that names it."""
     from rasterio._err import CPLE_BaseError  # rasterio lets these through from GDAL and PROJ
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, RasterioError
 
     try:
         yield
+    except CRSError as error:  # no RasterioError
+        reason = f"its coordinate system cannot be used: {_cause(error, path)}"
+        raise ImageError(path, reason, "set the right CRS") from None
     except (RasterioError, CPLE_BaseError) as error:
         raise ImageError(path, f"truncated or corrupt: {_cause(error, path)}", "fetch it again or remove it") from None
 
@@ -187,7 +197,8 @@ def _table(dtype: str, scale: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.floor(unit * 255 + 0.5).astype(np.uint8)
 
 
-def _head(path: Path) -> bytes:
+def file_head(path: Path) -> bytes:
+    """The first 16 bytes of a file; ImageError where it is missing, unreadable, empty or no regular file."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -199,10 +210,13 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(16)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: OSError) -> ImageError:
+def unreadable(path: Path, error: OSError) -> ImageError:
+    """What the system says of a file or folder, as its ImageError."""
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return ImageError(path, "a link to nothing", "restore what it points to, or remove it")
     if isinstance(error, FileNotFoundError):
         return ImageError(path, "no such file", "restore it")
     if isinstance(error, PermissionError):

@@ -35,6 +35,7 @@ class Encoder(nn.Module):
         self.strides = tuple(level.stride for level in self.levels)
         self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
+        self.train()  # Lightning keeps the modes it finds: a frozen batch norm must be in eval mode from the start
 
     def normalise(self, image: Tensor) -> Tensor:
         """(image - mean) / std, band by band."""

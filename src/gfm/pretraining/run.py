@@ -48,6 +48,7 @@ def pretrain(params: Params, name: str) -> None:
     if name not in params.pretrain:
         raise GfmError(f"pretrain.{name}: no such pretraining; there are {', '.join(params.pretrain)}")
     run, px = params.pretrain[name], params.student.architecture.image_px
+    origin = provenance(params.seed)  # of the code and data that run now, not of a commit made meanwhile
     processes = Processes.from_environment()
     train, val = read_rows("train"), read_rows("val")
     check_batch(len(train), run.batch_size, processes, key=f"pretrain.{name}.batch_size")
@@ -61,6 +62,9 @@ def pretrain(params: Params, name: str) -> None:
     )
     final = layout.encoder_folder(name)
     with _output(final, processes) as folder, _child_run(params, name, run) as tracked:
+        version = data_version()
+        for path, digest in ((layout.COLLECTION, version["dvc"]), (layout.SPLITS, version["splits"])):
+            tracked.dataset(path.name, path, digest)
         model = _student_and_teacher(params, name)
 
         def report(row: Row) -> None:
@@ -102,7 +106,6 @@ def pretrain(params: Params, name: str) -> None:
         metrics["samples_per_s"] = round(progress.rate, 2)
         tracked.metrics({"samples_per_s": metrics["samples_per_s"]}, step=len(batches))
         tracked.energy(meter.energy)
-        origin = provenance(params.seed)
         record = RunRecord(
             name=name,
             kind="pretraining",

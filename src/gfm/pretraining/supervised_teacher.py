@@ -21,8 +21,7 @@ from gfm.pretraining.supervised_module import Classifier, SupervisedModule
 from gfm.pretraining.trainer import Processes, check_batch, make_trainer
 from gfm.progress import say
 from gfm.tracking.carbon import measure
-from gfm.tracking.provenance import provenance
-from gfm.tracking.registry import register_encoder
+from gfm.tracking.provenance import data_version, provenance
 from gfm.tracking.runs import child_run
 
 METHOD = (
@@ -70,6 +69,8 @@ def train_teacher(params: Params, teacher: SupervisedTeacher) -> None:
         new_folder(final) as folder,
         child_run(params, name="teacher", kind="teacher", settings=settings, seed=params.seed) as tracked,
     ):
+        origin = provenance(params.seed)  # of the code and data that run now
+        tracked.dataset(layout.COLLECTION.name, layout.COLLECTION, data_version()["dvc"])
         backbone = build_backbone(
             architecture.name, architecture.args, image_px=card.image_px, bands=len(bands), seed=params.seed
         )
@@ -124,7 +125,7 @@ def train_teacher(params: Params, teacher: SupervisedTeacher) -> None:
         metrics |= {"classes": len(classes), "samples_per_s": round(progress.rate, 2)}
         tracked.metrics({"classes": metrics["classes"], "samples_per_s": metrics["samples_per_s"]}, step=len(batches))
         tracked.energy(meter.energy)
-        card = replace(card, provenance=provenance(params.seed), energy=meter.energy.as_dict())
+        card = replace(card, provenance=origin, energy=meter.energy.as_dict())
         record = RunRecord(
             name="teacher",
             kind="supervised teacher",
@@ -151,7 +152,6 @@ def train_teacher(params: Params, teacher: SupervisedTeacher) -> None:
                 f"It takes the bands {', '.join(bands)} as described above and knows no others.",
             ],
         )
-    register_encoder(params, tracked, final)
     accuracy = metrics.get("val_accuracy")
     held_out = f"{accuracy:.0%} of {len(val)} held-out images right" if accuracy is not None else "no held-out images"
     say(f"{final}: {len(classes)} classes, {teacher.epochs} epochs in {meter.energy.seconds:.0f} s; {held_out}")

@@ -22,7 +22,6 @@ from gfm.pretraining.record import RunRecord
 from gfm.progress import say
 from gfm.tracking.carbon import measure
 from gfm.tracking.provenance import provenance
-from gfm.tracking.registry import register_encoder
 from gfm.tracking.runs import child_run
 
 METHOD = "A published timm model, taken over as it is; its classifier is not kept."
@@ -49,7 +48,7 @@ def import_teacher(params: Params, teacher: TimmTeacher) -> None:
     ):
         bands = len(params.geopile.bands)
         found = from_hub(teacher, bands) if teacher.weights == "hub" else from_file(teacher, bands)
-        origin = provenance(None) | {"weights": found.source, "weights_sha256": found.digest}
+        origin = provenance(None) | {"data": {}, "weights": found.source, "weights_sha256": found.digest}
         card = EncoderCard(
             architecture=teacher.architecture.name,
             model_args=dict(teacher.architecture.args),
@@ -87,7 +86,6 @@ def import_teacher(params: Params, teacher: TimmTeacher) -> None:
             limits=["Made from natural images by others: their terms and their biases apply."],
         )
     tracked.energy(meter.energy)
-    register_encoder(params, tracked, final)
     dropped = f"; left out the classifier ({', '.join(found.dropped)})" if found.dropped else ""
     say(f"{final}: {card.architecture} with the weights of {found.source}{dropped}")
 
@@ -119,14 +117,28 @@ def from_hub(teacher: TimmTeacher, bands: int) -> Imported:
     """The network with the weights that timm knows for it; WeightsError where they cannot be fetched."""
     name = teacher.architecture.name
     given = {**teacher.architecture.args, "in_chans": bands, "num_classes": 0}
+
+    def fetch(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return timm.create_model(name, pretrained=True, **given)  # type: ignore[no-any-return]
+
     try:
-        pretrained = timm.create_model(name, pretrained=True, **given)
+        pretrained, again = fetch(0), fetch(1)
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
             f"teacher.weights = hub: the weights of {name} cannot be had here ({type(error).__name__}: {reason}); "
             "fetch them elsewhere and give teacher.weights = a local safetensors file"
         ) from None
+    # timm loads headless networks without checking keys: whatever still depends on the seed had no weights.
+    other = again.state_dict()
+    left = [key for key, value in pretrained.state_dict().items() if not torch.equal(value, other[key])]
+    if left:
+        raise WeightsError(
+            f"teacher.weights = hub: timm's weights of {name} have no {left[0]} (and {len(left) - 1} more keys that "
+            "teacher.architecture.args ask for); drop those args"
+        )
     if takes_img_size(name):
         set_image_px(pretrained, teacher.architecture.image_px)
     state: dict[str, Tensor] = pretrained.state_dict()

@@ -34,7 +34,7 @@ def describe_untrained(params: Params) -> None:
             seed=None,
             seconds=0.0,
             samples=0,
-            provenance=provenance(None),
+            provenance=provenance(None) | {"data": {}},
             energy={"kwh": 0.0, "kg_co2eq": 0.0, "seconds": 0.0, "method": "nothing was run", "power_source": "none"},
             run_id=None,
             metrics={},

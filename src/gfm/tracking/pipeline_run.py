@@ -34,21 +34,19 @@ def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) 
 
 def open_parent(client: Any, uri: str, experiment_id: str) -> str | None:
     """The run that pipeline.json names, if it is of this store and still running."""
-    if not FILE.exists():
-        return None
-    try:
-        noted = json.loads(FILE.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        return None  # cut off by a crash of the machine: a new parent is made and the file written again
+    noted = _noted()
     if noted.get("uri") != uri or noted.get("experiment_id") != experiment_id:
         return None
     run_id = str(noted["run_id"])
     return run_id if _status(client, run_id) == "RUNNING" else None
 
 
-def forget_parent() -> None:
-    """The next run starts a new pipeline."""
-    FILE.unlink(missing_ok=True)
+def forget_parent(run_id: str) -> bool:
+    """The next run starts a new pipeline; False where this one is not the open one. Call it under the lock."""
+    if _noted().get("run_id") != run_id:
+        return False
+    FILE.unlink()
+    return True
 
 
 def owner_tags() -> dict[str, str]:
@@ -100,6 +98,16 @@ def _started(pid: int) -> str:
         return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.1f}"
     except psutil.NoSuchProcess:
         return ""
+
+
+def _noted() -> dict[str, str]:
+    """The content of pipeline.json; empty where there is none."""
+    if not FILE.exists():
+        return {}
+    try:
+        return dict(json.loads(FILE.read_text(encoding="utf-8")))
+    except json.JSONDecodeError:
+        return {}  # cut off by a crash of the machine: a new parent is made and the file written again
 
 
 def _write(noted: dict[str, str]) -> None:

@@ -36,7 +36,7 @@ def provenance(seed: int | None) -> dict[str, JsonValue]:
         "python": platform.python_version(),
         **{library: _version(library) for library in LIBRARIES},
         "hardware": hardware(),
-        "data": data_version(),
+        "data": dict(data_version()),
     }
 
 
@@ -67,7 +67,7 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def data_version() -> dict[str, JsonValue]:
+def data_version() -> dict[str, str | None]:
     """Hashes of the collection: DVC's, from dvc.lock, and xxh3 of the manifest and of the split."""
     return {
         "dvc": dvc_hash(layout.COLLECTION),

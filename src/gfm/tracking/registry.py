@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gfm.errors import WeightsError
-from gfm.params import Params
+from gfm.params import Params, SupervisedTeacher
 from gfm.progress import say
 from gfm.tracking.runs import RecordedRun, Run
 from gfm.tracking.store import working_folder_lock
@@ -66,9 +66,18 @@ def version_tags(params: Params, run_id: str, parent: str, folder: Path, config:
         "energy.method": energy.get("method"),
         "licence": own["licence"],
         "parents": ", ".join(own.get("parents") or []),
-        "data.licences": "; ".join(sorted({source.licence for source in params.geopile.sources.values()})),
+        "data.licences": "; ".join(sorted({params.geopile.sources[name].licence for name in _sources(params, own)})),
     }
     return {key: str(value) for key, value in found.items() if value not in (None, "")}
+
+
+def _sources(params: Params, own: dict[str, Any]) -> list[str]:
+    """The sources whose images the encoder saw: none for an imported one, the labelled ones for a teacher."""
+    if own["origin"] == "imported":
+        return []
+    if own["origin"] == "supervised" and isinstance(params.teacher, SupervisedTeacher):
+        return list(params.teacher.sources)
+    return list(params.geopile.sources)
 
 
 def _register(params: Params, run: RecordedRun, folder: Path, config: dict[str, Any]) -> str:

@@ -157,9 +157,10 @@ def child_run(
     """Record one stage below the pipeline's run: settings, code, data and seed now, the rest through the yielded run.
 
     `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. The run ends
-    FINISHED, FAILED with the error as its tag `error`, or KILLED. Where nothing is recorded (tracking.uri = none, no
-    mlflow, a follower process of a distributed run) the yielded run has run_id None. Raises TrackingError where the
-    store cannot be reached at the start.
+    FINISHED, FAILED with the error as its tag `error`, or KILLED. A failed one closes the pipeline's run as FAILED too
+    (not one named by GFM_PIPELINE_RUN); after a kill or Ctrl-C the next stage goes on below the same one. Where
+    nothing is recorded (tracking.uri = none, no mlflow, a follower process of a distributed run) the yielded run has
+    run_id None. Raises TrackingError where the store cannot be reached at the start.
     """
     if not _recording(params):
         yield Run()
@@ -180,6 +181,8 @@ def child_run(
     except BaseException as error:
         run.tags({"error": f"{type(error).__name__}: {error}"[:LONGEST_PARAM]})
         run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        if isinstance(error, Exception):
+            _fail_pipeline(client, experiment, parent)
         raise
     run.end("FINISHED")
 
@@ -204,20 +207,43 @@ def finish_pipeline(
         parent = named or pipeline_run.open_parent(client, uri, experiment)
         if parent is None:
             return None
-        stages = [stage.data.metrics for stage in pipeline_run.children(client, experiment, parent)]
         if not named:
-            pipeline_run.forget_parent()
+            pipeline_run.forget_parent(parent)
     run = RecordedRun(client, parent)
-    measured = [stage for stage in stages if "kwh" in stage and "kg_co2eq" in stage]
-    if measured:
-        run.metrics({key: sum(stage[key] for stage in measured) for key in ("kwh", "kg_co2eq")})
-    run.tags({"energy.method": f"sum of {len(measured)} runs; {len(stages) - len(measured)} runs were not measured"})
+    _sum_energy(run, experiment)
     if metrics:
         run.metrics(metrics)
     for path in artifacts:
         run.artifact(path)
     run.end(status)
     return parent
+
+
+def _fail_pipeline(client: Any, experiment: str, parent: str) -> None:
+    """Close the pipeline run of a failed stage. A store that is gone is said, and does not hide the stage's error."""
+    from mlflow.exceptions import MlflowException
+
+    if os.environ.get(pipeline_run.VARIABLE):
+        return  # whoever opened it closes it
+    with working_folder_lock():
+        if not pipeline_run.forget_parent(parent):
+            return  # a stage beside this one failed first
+    run = RecordedRun(client, parent)
+    try:
+        _sum_energy(run, experiment)
+        run.end("FAILED")
+    except (MlflowException, ConnectionError, TimeoutError) as error:
+        say(f"run {parent}: the pipeline's run could not be closed as FAILED: {_one_line(error)}")
+
+
+def _sum_energy(run: RecordedRun, experiment: str) -> None:
+    """Record on a pipeline's run what its stages spent together."""
+    assert run.run_id is not None
+    stages = [stage.data.metrics for stage in pipeline_run.children(run.client, experiment, run.run_id)]
+    measured = [stage for stage in stages if "kwh" in stage and "kg_co2eq" in stage]
+    if measured:
+        run.metrics({key: sum(stage[key] for stage in measured) for key in ("kwh", "kg_co2eq")})
+    run.tags({"energy.method": f"sum of {len(measured)} runs; {len(stages) - len(measured)} runs were not measured"})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

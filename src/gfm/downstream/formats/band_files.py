@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm.downstream.formats.format import entries
 from gfm.downstream.sample import Window
 from gfm.imagery.footprint import Bounds, raster_bounds
 from gfm.imagery.raster import ImageError, open_scene, read_image, to_uint8
@@ -18,7 +19,7 @@ Size = tuple[int, int]  # height, width
 
 def find_bands(folder: Path, imagery: Imagery) -> list[Path]:
     """The file of each declared band (`B04.tif` or `…_B04.tif`) in declared order; ImageError names what is missing."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".tif", ".tiff"))
+    files = [path for path in entries(folder) if path.suffix.lower() in (".tif", ".tiff")]
     found = []
     for band in imagery.bands:
         fitting = [path for path in files if path.stem == band or path.stem.endswith(f"_{band}")]
@@ -54,6 +55,12 @@ def read_bands(
     ]
     chosen = imagery.model_copy(update={"bands": {band: imagery.bands[band] for band in bands}})
     return to_uint8(np.stack(layers, axis=-1), chosen, list(bands))
+
+
+def ground(path: Path) -> Bounds | None:
+    """The ground of a whole GeoTIFF; None where it is not georeferenced."""
+    with open_scene(path, None) as dataset:
+        return raster_bounds(dataset)
 
 
 def window_bounds(path: Path, window: Window) -> Bounds | None:

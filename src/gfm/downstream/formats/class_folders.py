@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, subfolders
-from gfm.downstream.sample import Sample, Scene
-from gfm.imagery.raster import read_image, to_uint8
+from gfm.downstream.sample import Refused, Sample, Scene
+from gfm.imagery.raster import ImageError, read_image, to_uint8
 from gfm.params import ClassFolders
 
 
@@ -18,9 +18,14 @@ class ClassFoldersFormat(TaskFormat[ClassFolders]):
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return sorted({label for sample in samples for label in sample.labels})
 
-    def _scenes(self) -> Iterator[Scene]:
+    def _scenes(self) -> Iterator[Scene | Refused]:
         for folder in subfolders(self.root):
-            for file in image_files(folder):
+            try:
+                files = image_files(folder)
+            except ImageError as error:
+                yield Refused(self._relative(folder), error.reason)
+                continue
+            for file in files:
                 name = f"{folder.name}/{file.name}"
                 yield Scene(name, place=name, inputs=((self._relative(file),),), labels=(folder.name,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
 from gfm.errors import DataError
 from gfm.imagery.footprint import Bounds
-from gfm.imagery.raster import ImageError
+from gfm.imagery.raster import NOT_UTF8, ImageError, readable_name, unreadable
 from gfm.params import FormatBase, Task
 from gfm.progress import track
 
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Pixels = NDArray[np.uint8]
 
+SMALLEST_PX = 8  # below it an image shows nothing that could be told apart
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 
 
@@ -49,7 +51,9 @@ class TaskFormat(ABC, Generic[Data]):
         refused: list[Refused] = []
         for item in self._scenes():
             if isinstance(item, Refused):
-                refused.append(item)
+                refused.append(Refused(readable_name(item.file), readable_name(item.reason)))
+            elif unnameable := [file for file in _files(item) if readable_name(file) != file]:
+                refused.append(Refused(readable_name(unnameable[0]), NOT_UTF8))
             else:
                 found.append(item)
         if not found:
@@ -61,6 +65,9 @@ class TaskFormat(ABC, Generic[Data]):
         """Read and check one scene and cut it into samples; ImageError names the file that cannot be used."""
         images = self._images(scene.inputs, tuple(bands))
         height, width = images[0].shape[:2]
+        if min(height, width) < SMALLEST_PX:
+            reason = f"is {width}x{height} px, the shorter side must have {SMALLEST_PX}"
+            raise ImageError(self.raw / scene.inputs[0][0], reason, "remove it")
         mask = None
         if scene.target is not None:
             mask = self._mask(scene.target)
@@ -142,11 +149,31 @@ def read_in_threads(read: Callable[[Item], Result], items: Sequence[Item], what:
         yield from track(pool.map(read, items), what, total=len(items), unit=unit)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies directly in a folder, sorted, without hidden names; ImageError where the folder cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def is_folder(path: Path) -> bool | None:
+    """Whether a path, links followed, is a folder; None where it cannot be looked at (missing, forbidden, a loop)."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return None
+
+
 def image_files(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """Image files directly in a folder, sorted by name; dangling links too, so that reading them says what is wrong."""
+    return [path for path in entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and is_folder(path) is not True]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, sorted by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Folders directly in a folder, and what cannot be looked at (a dangling link): listing it says what is wrong."""
+    return [path for path in entries(folder) if is_folder(path) is not False]
+
+
+def _files(scene: Scene) -> list[str]:
+    return [*(file for date in scene.inputs for file in date), *([scene.target] if scene.target else [])]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gfm.downstream.formats.format import Pixels, TaskFormat, image_files
-from gfm.downstream.formats.mask_file import read_mask
+from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, is_folder, subfolders
+from gfm.downstream.formats.mask_file import foreground, read_mask
 from gfm.downstream.sample import Refused, Sample, Scene, Window
 from gfm.imagery.footprint import Bounds, slippy_bounds, slippy_numbers
-from gfm.imagery.raster import ImageError, read_image, to_uint8
+from gfm.imagery.raster import ImageError, read_image, to_uint8, unreadable
 from gfm.params import ImageMasks, ParameterError
 
 ABSENT, PRESENT = "absent", "present"
@@ -36,18 +35,41 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
                 f"tasks.{self.name}.data.foreground = above-zero tells two classes apart, but classes has "
                 f"{len(self.data.classes)}; set foreground = exact"
             )
-        for area in self._areas():
-            yield from self._pairs(area)
+        areas, refused = self._areas()
+        yield from refused
+        for area in areas:
+            try:
+                yield from self._pairs(area)
+            except ImageError as error:
+                yield Refused(self._relative(error.path), error.reason)
 
-    def _areas(self) -> list[Path]:
-        """Folders that hold both an `images` and a `masks` folder, sorted."""
-        areas = []
-        for folder, children, _ in os.walk(self.root):
-            here = Path(folder)
-            if (here / self.data.images).is_dir() and (here / self.data.masks).is_dir():
-                areas.append(here)
-                children.clear()
-        return sorted(areas)
+    def _areas(self) -> tuple[list[Path], list[Refused]]:
+        """Folders that hold both an `images` and a `masks` folder, sorted, and the folders that cannot be searched.
+
+        Links are followed after all real folders, and each folder is searched once, so that a link that leads back
+        ends nowhere and one to another area does not list it twice.
+        """
+        areas: list[Path] = []
+        refused: list[Refused] = []
+        met: set[tuple[int, int]] = set()
+        folders, links = [self.root], list[Path]()
+        while folders or links:
+            here = folders.pop() if folders else links.pop(0)
+            try:
+                status = here.stat()
+                if (status.st_dev, status.st_ino) in met:
+                    continue
+                met.add((status.st_dev, status.st_ino))
+                if all(is_folder(here / part) for part in (self.data.images, self.data.masks)):
+                    areas.append(here)
+                    continue
+                for child in subfolders(here):
+                    (links if child.is_symlink() else folders).append(child)
+            except OSError as error:
+                refused.append(Refused(self._relative(here), unreadable(here, error).reason))
+            except ImageError as error:
+                refused.append(Refused(self._relative(error.path), error.reason))
+        return sorted(areas), refused
 
     def _pairs(self, area: Path) -> Iterator[Scene | Refused]:
         masks: dict[str, Path] = {}
@@ -82,7 +104,7 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
     def _mask(self, file: str) -> Pixels:
         values = read_mask(self.raw / file)
         if self.data.foreground == "above-zero":
-            return (values > 0).astype(np.uint8)
+            return foreground(values)
         highest = len(self.data.classes) - 1
         unknown = np.unique(values[values > highest])
         if unknown.size:

@@ -8,22 +8,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gfm.imagery.raster import ImageError
+from gfm.imagery.pictures import is_jpeg
+from gfm.imagery.raster import ImageError, file_head
+
+_GREY_OR_RGB = {"L", "LA", "RGB", "RGBA", "RGBX"}  # modes whose channels can all hold the same class ids
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:
-    """The values of a mask (H, W): the first channel of a colour picture, the index of a palette picture.
+    """The values of a mask (H, W): the channels' common value (alpha aside), the index of a palette picture.
 
-    ImageError where the file is no readable picture or holds no integers.
+    ImageError where the file is no readable picture, is a JPEG (or a TIFF compressed as one), whose channels differ,
+    or holds no integers.
     """
+    jpeg = is_jpeg(file_head(path))
     try:
         with Image.open(path) as picture:
+            jpeg = jpeg or picture.info.get("compression") == "jpeg"
+            mode = picture.mode
             values = np.asarray(picture)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         reason = "is no readable picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise ImageError(path, reason, "replace the file") from None
+    if jpeg:
+        raise ImageError(path, "is a JPEG, whose values are not exact", "save it as PNG or TIFF")
     if values.ndim == 3:
-        values = values[..., 0]
+        colours = values[..., : 1 if mode == "LA" else 3]
+        if mode not in _GREY_OR_RGB or (colours != colours[..., :1]).any():
+            raise ImageError(path, "is a colour picture, not class ids", "save it with one channel")
+        values = colours[..., 0]
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     if not np.issubdtype(values.dtype, np.integer) or values.ndim != 2:
@@ -31,3 +43,12 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     if values.size and values.min() < 0:
         raise ImageError(path, f"holds the value {values.min()}", "save it as 8-bit class ids")
     return values
+
+
+def foreground(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """1 where a two-valued mask is above half of its largest value, else 0.
+
+    So masks of 0 and 1, of 0 and 255, and those with smoothed (grey) edges say the same.
+    """
+    above: NDArray[np.bool_] = values > values.max(initial=0) / 2
+    return above.astype(np.uint8)

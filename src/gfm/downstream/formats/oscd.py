@@ -6,24 +6,23 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from gfm.downstream.formats.band_files import find_bands, read_bands, window_bounds
-from gfm.downstream.formats.format import Pixels, TaskFormat, subfolders
-from gfm.downstream.formats.mask_file import read_mask
-from gfm.downstream.sample import Refused, Sample, Scene, Window
+from gfm.downstream.formats.band_files import find_bands, ground, read_bands, window_bounds
+from gfm.downstream.formats.format import Pixels, TaskFormat, entries, subfolders
+from gfm.downstream.formats.mask_file import foreground, read_mask
+from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
 from gfm.errors import DataError
 from gfm.imagery.footprint import Bounds
-from gfm.imagery.raster import ImageError
+from gfm.imagery.raster import ImageError, unreadable
 from gfm.params import Oscd, Task
 
 CLASSES = ("no change", "change")
 DATES = ("imgs_1", "imgs_2")
+GROUND_DEGREES = 2e-4  # two pixels of 10 m: the dates of one city differ by less
 SCENES_HELD = 32  # decoded cities; chips are drawn in random order from all of them
 
 
 class OscdFormat(TaskFormat[Oscd]):
-    """images/CITY/imgs_{1,2}/*_Bxx.tif with train_labels/CITY/cm/cm.png (or test_labels), above 0 = change.
+    """images/CITY/imgs_{1,2}/*_Bxx.tif with train_labels/CITY/cm/cm.png (or test_labels), bright = change.
 
     All bands are resampled to the grid of the first date's first declared band, which the mask must have too.
     """
@@ -43,8 +42,16 @@ class OscdFormat(TaskFormat[Oscd]):
         for folder in subfolders(cities) if cities.is_dir() else []:
             city = folder.name
             masks = [self.root / part / city / "cm" / "cm.png" for part in ("train_labels", "test_labels")]
-            mask = next((path for path in masks if path.is_file()), None)
-            missing = [date for date in DATES if not (folder / date).is_dir()]
+            try:
+                mask = next((path for path in masks if path.is_file()), None)
+                children = {child.name for child in entries(folder)}
+            except ImageError as error:
+                yield Refused(self._relative(folder), error.reason)
+                continue
+            except OSError as error:
+                yield Refused(self._relative(masks[0]), unreadable(masks[0], error).reason)
+                continue
+            missing = [date for date in DATES if date not in children]
             if missing:
                 yield Refused(self._relative(folder), f"no folder {' and '.join(missing)}")
             elif mask is None:
@@ -58,6 +65,13 @@ class OscdFormat(TaskFormat[Oscd]):
                     yield Refused(self._relative(error.path), error.reason)
                 else:
                     yield Scene(city, place=city, inputs=inputs, target=self._relative(mask))
+
+    def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
+        first, second = (self.raw / files[0] for files in scene.inputs)
+        here, there = ground(first), ground(second)
+        if here and there and max(abs(a - b) for a, b in zip(here, there, strict=True)) > GROUND_DEGREES:
+            raise ImageError(second, "covers other ground than the first date", "give two dates of the same ground")
+        return super().cut(scene, bands)
 
     def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
         return self._pair(inputs, bands)
@@ -81,7 +95,7 @@ class OscdFormat(TaskFormat[Oscd]):
         return self._change(file)
 
     def _read_change(self, file: str) -> Pixels:
-        return (read_mask(self.raw / file) > 0).astype(np.uint8)
+        return foreground(read_mask(self.raw / file))
 
     def _windows(self, width: int, height: int) -> Iterator[Window]:
         side = self.data.chip_px

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gfm.downstream.tasks.task import Panel, Picture, PooledHead, Scores, TaskModel, TaskSpec
 from gfm.models.encoder import Encoder
@@ -35,16 +35,19 @@ class Classification(TaskModel):
 
 
 class Accuracy(Scores):
-    """Share of images that are right, and the mean of that share over classes."""
+    """Share of images that are right, and the mean of that share over the classes that occur in the truth."""
 
     def __init__(self, classes: int) -> None:
-        self.micro = MulticlassAccuracy(num_classes=classes, average="micro")
-        self.macro = MulticlassAccuracy(num_classes=classes, average="macro")
+        self.matrix = MulticlassConfusionMatrix(num_classes=classes)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        found, target = logits.argmax(dim=1).cpu(), target.cpu()
-        self.micro.update(found, target)
-        self.macro.update(found, target)
+        self.matrix.update(logits.argmax(dim=1).cpu(), target.cpu())
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy": float(self.micro.compute()), "mean_class_accuracy": float(self.macro.compute())}
+        counts = self.matrix.compute().double()
+        hit, true = counts.diag(), counts.sum(dim=1)
+        occurs = true > 0
+        return {
+            "accuracy": float(hit.sum() / true.sum()),
+            "mean_class_accuracy": float((hit[occurs] / true[occurs]).mean()),
+        }

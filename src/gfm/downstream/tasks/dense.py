@@ -83,8 +83,10 @@ class DenseTask(TaskModel):
 class PixelCounts(Scores):
     """Precision, recall, F1 and IoU from one confusion matrix over all scored pixels of a split.
 
-    With a positive class they are of that class, else means over the classes that occur in truth or prediction.
-    A score of 0/0 is 0.
+    With a positive class they are of that class, else means over the classes that occur in the truth: the same ones
+    for every model. A pixel wrongly given to a class that does not occur counts once, against the class it was taken
+    from. The precision of a class that is never predicted is 0, as is each score of a positive class that neither
+    occurs nor is predicted.
     """
 
     def __init__(self, spec: TaskSpec, primary: str) -> None:
@@ -107,7 +109,7 @@ class PixelCounts(Scores):
         if self.spec.positive is not None:
             scores = {name: float(values[self.spec.positive]) for name, values in each.items()}
         else:
-            occurs = (true + found) > 0
+            occurs = true > 0
             scores = {
                 f"m{name}" if name == "iou" else f"mean_{name}": float(v[occurs].mean()) for name, v in each.items()
             }
