@@ -122,7 +122,7 @@ def test_two_dates_of_different_ground_are_quarantined(cities, drawing):
         reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     assert reasons == {
         "o/images/elsewhere/imgs_2/T31_imgs_2_B04.tif": "covers other ground than the first date",
-        "o/images/ghost/imgs_1/T31_imgs_1_B04.tif": "a link to nothing",
+        "o/images/ghost/imgs_1/T31_imgs_1_B04.tif": "no such file: a link to nothing",
     }
     assert {row.sample.place for row in read_index("change").rows} == {*CITIES, "hidden"}
 

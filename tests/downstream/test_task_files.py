@@ -100,7 +100,7 @@ def test_dangling_links_are_quarantined_and_hidden_files_are_not_data(buildings)
     (north / "masks/.3.png").write_bytes(b"")
     _places(workplace)
     assert _quarantine(workplace) == dict.fromkeys(
-        ("b/lost", "b/north/images/0.png", "b/north/masks/1.png"), "a link to nothing"
+        ("b/lost", "b/north/images/0.png", "b/north/masks/1.png"), "no such file: a link to nothing"
     )
 
 
@@ -130,7 +130,7 @@ def test_a_class_behind_a_dangling_link_is_quarantined(workplace, drawing):
     workplace.declare(scenes={"kind": "classification", "data": data})
     code, printed = workplace.gfm("index")
     assert code == 0, printed
-    assert _quarantine(workplace) == {"s/river": "a link to nothing"}
+    assert _quarantine(workplace) == {"s/river": "no such file: a link to nothing"}
 
 
 def test_names_that_are_not_utf8_are_quarantined_readably(buildings):

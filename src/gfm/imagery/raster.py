@@ -216,7 +216,7 @@ def file_head(path: Path) -> bytes:
 def unreadable(path: Path, error: OSError) -> ImageError:
     """What the system says of a file or folder, as its ImageError."""
     if isinstance(error, FileNotFoundError) and path.is_symlink():
-        return ImageError(path, "a link to nothing", "restore what it points to, or remove it")
+        return ImageError(path, "no such file: a link to nothing", "restore what it points to, or remove it")
     if isinstance(error, FileNotFoundError):
         return ImageError(path, "no such file", "restore it")
     if isinstance(error, PermissionError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, is_folder, subfolders
-from gfm.downstream.formats.mask_file import foreground, read_mask
+from gfm.downstream.formats.mask_file import read_mask
 from gfm.downstream.sample import Refused, Sample, Scene, Window
 from gfm.imagery.footprint import Bounds, slippy_bounds, slippy_numbers
 from gfm.imagery.raster import ImageError, read_image, to_uint8, unreadable
@@ -104,7 +104,7 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
     def _mask(self, file: str) -> Pixels:
         values = read_mask(self.raw / file)
         if self.data.foreground == "above-zero":
-            return foreground(values)
+            return (values > 0).astype(np.uint8)  # as declared: instance ids are foreground too
         highest = len(self.data.classes) - 1
         unknown = np.unique(values[values > highest])
         if unknown.size:
