@@ -31,7 +31,7 @@ def valid() -> dict[str, Any]:
             }
         },
         "teacher": {"kind": "supervised", "architecture": {}, "sources": ["labelled"]},
-        "pretrain": {"gfm": {}},
+        "pretrain": {"gfm": {"recipe": "gfm"}},
         "tasks": {
             "scenes": {"kind": "classification", "data": {"format": "class-folders", "root": "u", "split": SHARES}},
             "change": {"kind": "change", "data": {"format": "oscd", "root": "o", "split": SHARES}},
@@ -100,12 +100,15 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("geopile", 3, "geopile = 3: must be a mapping of keys"),
         ("models", "gfm", "models = 'gfm': must be a list"),
         ("pretrain/gfm/epochs", 1.5, "pretrain.gfm.epochs = 1.5: must be a whole number"),
+        ("pretrain/gfm/epochs", True, "pretrain.gfm.epochs = True: must be a whole number"),
+        ("pretrain/gfm/epochs", "3", "pretrain.gfm.epochs = '3': must be a whole number"),
+        ("pretrain/gfm/recipe", "gmf", "pretrain.gfm.recipe = 'gmf': must be one of gfm, simmim, simmim-continual, distill, gfm-fast"),
         ("tasks/scenes/finetune/lr", ".1.", "tasks.scenes.finetune.lr = '.1.': must be a number"),
         ("tasks/scenes/finetune/lr", float("inf"), "tasks.scenes.finetune.lr = inf: must be a finite number"),
         ("tasks/scenes/finetune/seeds", [1, -2], "tasks.scenes.finetune.seeds.1 = -2: must be greater than or equal to 0"),
         ("tasks/buildings/data/classes", ["no", False], "tasks.buildings.data.classes.1 = False: must be text in quotes"),
         ("geopile/sources/scenes/imagery/bands", {"R": "red"}, "geopile.sources.scenes.imagery.bands.R = 'red': must be a number"),
-        ("pretrain/my model", {}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
+        ("pretrain/my model", {"recipe": "gfm"}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
         # unions
         ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files"),
@@ -149,7 +152,7 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("geopile/sources/scenes/composite", {"X": "R"}, "geopile.sources.scenes.composite.X is not one of geopile.bands"),
         ("teacher/sources", ["nope"], "teacher.sources names nope, which is not in geopile.sources"),
         ("teacher/sources", ["scenes"], "teacher.sources names scenes, which carries no labels (format is not class-folders)"),
-        ("pretrain/random", {}, "pretrain.random is a reserved model name; choose another"),
+        ("pretrain/random", {"recipe": "gfm"}, "pretrain.random is a reserved model name; choose another"),
         ("models", ["x", "teacher"], "models names x; known are gfm, random, teacher"),
         ("models", ["gfm", "gfm", "teacher"], "models names a model twice"),
         ("models", ["random", "gfm"], "evaluate.baseline = teacher is not one of models"),
@@ -213,7 +216,7 @@ def test_a_file_that_is_not_text_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_key_of_a_merged_anchor_may_be_overridden(tmp_path: Path) -> None:
     text = yaml.safe_dump(valid()).replace(
-        "pretrain:\n  gfm: {}", "pretrain:\n  gfm: &a {epochs: 3}\n  b: {<<: *a, alpha: 2}"
+        "pretrain:\n  gfm:\n    recipe: gfm", "pretrain:\n  gfm: &a {recipe: gfm, epochs: 3}\n  b: {<<: *a, alpha: 2}"
     )
     path = tmp_path / "params.yaml"
     path.write_text(text)
@@ -276,7 +279,7 @@ def test_a_valid_file_written_and_read_again_means_the_same(
     raw |= {
         "seed": seed,
         "tasks": dict.fromkeys(tasks, task),
-        "pretrain": {pretrain: {}},
+        "pretrain": {pretrain: {"recipe": "gfm"}},
         "models": ["teacher", pretrain],
     }
     raw |= {"paths": {"raw": raw_folder}}

@@ -1,0 +1,69 @@
+"""Networks: architectures, their normalisation, the teacher and the student."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from gfm.params.section import LocalFile, Name, Scalar, Section
+
+
+class Architecture(Section):
+    """A timm architecture: `timm.create_model(name, **args)`."""
+
+    name: str = "swin_base_patch4_window7_224"
+    args: dict[
+        str, Scalar | list[Scalar]
+    ] = {}  # timm model arguments; `img_size` is set from `image_px` where timm takes it
+    image_px: PositiveInt = 192  # side of the square input
+
+
+class Normalisation(Section):
+    """Per-band mean and standard deviation of values in [0, 1] that an encoder was trained with."""
+
+    mean: list[float] = [0.485, 0.456, 0.406]
+    std: list[PositiveFloat] = [0.229, 0.224, 0.225]
+
+
+class SupervisedTeacher(Section):
+    """A small teacher trained here, from labels that the collection's class-folder sources carry."""
+
+    kind: Literal["supervised"]
+    architecture: Architecture
+    normalisation: Normalisation = Normalisation()
+    sources: list[Name] = Field(min_length=1)  # labelled sources of the collection to learn from
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.05
+
+
+class TimmTeacher(Section):
+    """A published timm model with its pretrained weights: from a local safetensors file, or from the hub."""
+
+    kind: Literal["timm"]
+    architecture: Architecture
+    normalisation: Normalisation = Normalisation()
+    weights: Literal["hub"] | LocalFile
+    sha256: str | None = None  # of the local file, which must be given: DVC does not watch the file itself
+    batch_norm: Literal["live", "frozen"] = "live"  # frozen: statistics are folded or must not move when fine-tuned
+    licence: str
+
+    @model_validator(mode="after")
+    def _file_is_pinned(self) -> TimmTeacher:
+        if self.weights != "hub" and self.sha256 is None:
+            raise ValueError("sha256 is missing; give that of the weights file, so that another file is noticed")
+        if self.weights == "hub" and self.sha256 is not None:
+            raise ValueError("sha256 is for a local weights file; timm checks what it fetches from the hub")
+        return self
+
+
+Teacher = Annotated[SupervisedTeacher | TimmTeacher, Field(discriminator="kind")]
+
+
+class Student(Section):
+    """The network that is pretrained; also the untrained baseline `random`."""
+
+    architecture: Architecture = Architecture()
+    normalisation: Normalisation = Normalisation()

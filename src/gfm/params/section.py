@@ -1,0 +1,43 @@
+"""What every part of the schema is made of: sections, value ranges, names, local files, and the error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+from gfm.errors import GfmError
+
+# A YAML list is Python's list, which strict reading keeps apart from a tuple.
+Listed = Strict(False)
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imagery marks nodata with nan
+# Names become folder names, MLflow names and DVC stage names, so they stay plain.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Scalar = bool | int | float | str
+
+
+class LocalFile(str):
+    """A path in a parameter file, relative to that file's folder (`gfm workspace` rewrites exactly these)."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1))
+
+    @property
+    def path(self) -> Path:
+        return Path(self)
+
+
+class ParameterError(GfmError):
+    """A parameter file that cannot be used; the message is one line naming the file, the key and the fix."""
+
+
+class Section(BaseModel):
+    """A group of parameters; unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

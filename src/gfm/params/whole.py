@@ -1,0 +1,121 @@
+"""The whole parameter file, and what must agree between its sections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from gfm.params.downstream import Task
+from gfm.params.encoders import Student, SupervisedTeacher, Teacher
+from gfm.params.geopile import ClassFoldersSource, Geopile, Splits, Validation
+from gfm.params.imagery import Paths
+from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
+from gfm.params.results import Carbon, Evaluate, Tracking
+from gfm.params.section import Name, Section
+
+
+class Params(Section):
+    """The whole parameter file."""
+
+    seed: NonNegativeInt = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    paths: Paths = Paths()
+    geopile: Geopile
+    splits: Splits = Splits()
+    validation: Validation = Validation()
+    teacher: Teacher
+    student: Student = Student()
+    pretrain: dict[Name, Pretraining] = Field(min_length=1)
+    tasks: dict[Name, Task] = Field(min_length=1)
+    models: list[Name] = ["random", "teacher", "gfm"]  # compared on every task
+    evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
+    carbon: Carbon = Carbon()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        self._sources_have_the_bands()
+        self._teacher_sources_carry_labels()
+        self._models_are_known()
+        for name, run in self.pretrain.items():
+            self._pretraining_fits(name, run)
+        self._normalisation_fits()
+        return self
+
+    def _sources_have_the_bands(self) -> None:
+        for name, source in self.geopile.sources.items():
+            for band in source.composite:
+                if band not in self.geopile.bands:
+                    raise ValueError(f"geopile.sources.{name}.composite.{band} is not one of geopile.bands")
+            missing = [band for band in source.stored_bands(self.geopile.bands) if band not in source.imagery.bands]
+            if missing:
+                raise ValueError(
+                    f"geopile.sources.{name}.imagery.bands lacks {', '.join(missing)}, which geopile.bands asks for; "
+                    f"it has {', '.join(source.imagery.bands)}: add it, or say in geopile.sources.{name}.composite "
+                    f"which stored band stands for it"
+                )
+
+    def _teacher_sources_carry_labels(self) -> None:
+        named = {f"pretrain.{name}.probe": run.probe.sources for name, run in self.pretrain.items() if run.probe}
+        if isinstance(self.teacher, SupervisedTeacher):
+            named["teacher"] = self.teacher.sources
+        for key, sources in named.items():
+            for name in sources:
+                if name not in self.geopile.sources:
+                    raise ValueError(f"{key}.sources names {name}, which is not in geopile.sources")
+                if not isinstance(self.geopile.sources[name], ClassFoldersSource):
+                    raise ValueError(
+                        f"{key}.sources names {name}, which carries no labels (format is not class-folders)"
+                    )
+
+    def _models_are_known(self) -> None:
+        known = {"random", "teacher", *self.pretrain}
+        for reserved in ("random", "teacher"):
+            if reserved in self.pretrain:
+                raise ValueError(f"pretrain.{reserved} is a reserved model name; choose another")
+        for name in self.models:
+            if name not in known:
+                raise ValueError(f"models names {name}; known are {', '.join(sorted(known))}")
+        if len(set(self.models)) != len(self.models):
+            raise ValueError("models names a model twice")
+        if self.evaluate.baseline not in self.models:
+            raise ValueError(f"evaluate.baseline = {self.evaluate.baseline} is not one of models")
+
+    def _pretraining_fits(self, name: str, run: Pretraining) -> None:
+        key = f"pretrain.{name}"
+        if not isinstance(run, DistillPretraining):
+            unit, px = run.masking.unit, self.student.architecture.image_px
+            if unit % 32:
+                near = max(32, unit // 32 * 32)
+                raise ValueError(
+                    f"{key}.masking.unit = {unit} is not a multiple of the backbone's stride 32; "
+                    f"use {near} or {near + 32}"
+                )
+            if px % unit:
+                raise ValueError(
+                    f"student.architecture.image_px = {px} is not a multiple of {key}.masking.unit = {unit}"
+                )
+        if run.start == "teacher" and self.student.architecture.name != self.teacher.architecture.name:
+            raise ValueError(f"{key}.start = teacher needs the student to have the teacher's architecture")
+        if run.batch_size % run.accumulate:
+            raise ValueError(f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}")
+        if isinstance(run, GfmFastPretraining):
+            if run.cached_crops == 0:
+                raise ValueError(f"{key}.cached_crops = 0: the recipe gfm-fast never runs its teacher while training")
+            if run.decoder.width % run.decoder.heads or run.decoder.width % 4:
+                raise ValueError(
+                    f"{key}.decoder.width = {run.decoder.width} is not a multiple of 4 and of "
+                    f"{key}.decoder.heads = {run.decoder.heads}"
+                )
+
+    def _normalisation_fits(self) -> None:
+        bands = len(self.geopile.bands)
+        for where, norm in (("teacher", self.teacher.normalisation), ("student", self.student.normalisation)):
+            if len(norm.mean) != bands or len(norm.std) != bands:
+                raise ValueError(
+                    f"{where}.normalisation has {len(norm.mean)} means and {len(norm.std)} stds for {bands} bands"
+                )
+        for name, task in self.tasks.items():
+            if len(task.data.imagery.bands) < bands:
+                raise ValueError(f"tasks.{name}.data.imagery has fewer bands than geopile.bands")
