@@ -18,13 +18,22 @@ CITIES = ("altair", "deneb", "vega")
 BANDS = ("B04", "B03", "B02")
 
 
+OTHERS = ("nomask", "noband", "wrongmask", "elsewhere", "ghost", "hidden")
+
+
+def _east(city):
+    """Each city lies somewhere else."""
+    return 400_000 + 2_000 * (*CITIES, *OTHERS).index(city)
+
+
 def _draw_city(workplace, drawing, city, *, size=(50, 70), second=None, mask_size=None):
     root = workplace.raw / "o"
     for date, shape in (("imgs_1", size), ("imgs_2", second or size)):
         for band in (*BANDS, "B01"):
-            side = [max(1, length // 6) for length in shape] if band == "B01" else shape
+            side = [-(-length // 6) for length in shape] if band == "B01" else shape
             values = workplace.dice.integers(500, 3000, side)
-            drawing.band(root / "images" / city / date / f"T31_{date}_{band}.tif", values)
+            path = root / "images" / city / date / f"T31_{date}_{band}.tif"
+            drawing.band(path, values, _east(city), metres=60 if band == "B01" else 10)
     mask = np.zeros((*(mask_size or size), 4), np.uint8)
     mask[..., 3] = 255
     mask[10:40, 20:60, :3] = 255
@@ -88,7 +97,9 @@ def test_a_coarse_band_is_resampled_to_the_first_declared_bands_grid(cities):
     assert code == 0, printed
     data = open_format("change", load().tasks["change"], cities.raw)
     sample = read_index("change").part("train")[0]
-    assert [image.shape for image in data.images(sample, ["B01", "B04"])] == [(32, 32, 2)] * 2
+    images = data.images(sample, ["B01", "B04"])
+    assert [image.shape for image in images] == [(32, 32, 2)] * 2
+    assert all((image > 0).all() for image in images)
 
 
 def test_a_city_without_mask_or_band_and_a_mask_of_another_size_are_quarantined(cities, drawing):
@@ -111,7 +122,7 @@ def test_two_dates_of_different_ground_are_quarantined(cities, drawing):
     for band in BANDS:
         path = cities.raw / f"o/images/elsewhere/imgs_2/T31_imgs_2_{band}.tif"
         with rasterio.open(path, "r+") as file:
-            file.transform = from_origin(500_050, 4_600_000, 10, 10)
+            file.transform = from_origin(_east("elsewhere") + 50, 4_600_000, 10, 10)
     (cities.raw / "o/images/hidden/imgs_1/._T31_imgs_1_B04.tif").write_bytes(b"Mac OS X")
     lost = cities.raw / "o/images/ghost/imgs_1/T31_imgs_1_B04.tif"
     lost.unlink()
@@ -131,7 +142,7 @@ def test_patches_carry_all_their_labels_and_their_place_on_earth(workplace, draw
     for number in range(12):
         folder = workplace.raw / "ben" / f"sample_{number}"
         for band in BANDS:
-            drawing.band(folder / f"{band}.tif", workplace.dice.integers(0, 3000, (12, 12)))
+            drawing.band(folder / f"{band}.tif", workplace.dice.integers(0, 3000, (12, 12)), 500_000 + 1_000 * number)
         labels = ["Pastures", "Arable land"][: 1 + number % 2]
         (folder / "meta.json").write_text(json.dumps({"labels": labels}))
     (workplace.raw / "ben/sample_3/meta.json").write_text("{")

@@ -76,6 +76,8 @@ def test_tiny_images_are_quarantined(buildings, drawing):
     assert _quarantine(workplace) == {
         "b/north/images/0.png": "is 1x1 px, the shorter side must have 8",
         "b/north/images/1.png": "is 40x7 px, the shorter side must have 8",
+        "b/north/images/2.png": "is 40x8 px, most images of the task are 24x20; "
+        "set tasks.buildings.data.chip_px to cut images of any size into chips",
     }
 
 

@@ -95,6 +95,7 @@ class Chain:
         index = index.astype(dict.fromkeys(("west", "south", "east", "north"), "float64"))
         index.to_parquet(TASKS / "t.parquet", index=False)
         meta = {"kind": "classification", "classes": ["land"], "counts": index["split"].value_counts().to_dict()}
+        meta |= {key: {"train": 0, "val": 0, "pairs": []} for key in ("same_ground", "near_duplicates")}
         (TASKS / "t.json").write_text(json.dumps(meta))
 
 
@@ -108,7 +109,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
             "geopile": {"sources": {"drawn": {"format": "class-folders", "root": "drawn", "licence": "CC0"}}},
             "splits": {"val_share": 0.25},
             "teacher": {"kind": "supervised", "architecture": {}, "sources": ["drawn"]},
-            "pretrain": {"gfm": {}},
+            "pretrain": {"gfm": {"recipe": "gfm"}},
             "tasks": {"t": {"kind": "classification", "data": task}},
         }
     )

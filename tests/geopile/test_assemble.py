@@ -23,12 +23,15 @@ from rasterio.transform import from_origin
 
 from gfm.errors import DataError
 from gfm.geopile.assemble import assemble
-from gfm.geopile.shards import ShardReader, decode
+from gfm.imagery.shard_reader import ShardReader, decode_image
 from gfm.layout import COLLECTION
 from gfm.params import Params
 
 FIELD = Path(__file__).parents[2] / ".." / "shared" / "imagery"
-REST = {"teacher": {"kind": "supervised", "architecture": {}, "sources": ["labelled"]}, "pretrain": {"gfm": {}}}
+REST = {
+    "teacher": {"kind": "supervised", "architecture": {}, "sources": ["labelled"]},
+    "pretrain": {"gfm": {"recipe": "gfm"}},
+}
 TASK = {
     "kind": "classification",
     "data": {"format": "class-folders", "root": "t", "split": {"val_share": 0.2, "test_share": 0.2}},
@@ -86,7 +89,10 @@ def rows(name: str) -> list[dict[str, str]]:
 
 def images() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
     reader = ShardReader(COLLECTION / "shards")
-    return {row.Index: decode(reader.bytes(row.shard, row.offset, row.size)) for row in manifest().itertuples()}
+    return {
+        row.Index: decode_image(reader.bytes(row.shard, row.offset, row.size), str(row.Index))
+        for row in manifest().itertuples()
+    }
 
 
 def digest(folder: Path) -> dict[str, str]:

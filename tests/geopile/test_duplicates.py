@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from gfm.geopile.duplicates import Duplicate, close_pairs, find_duplicates
+from gfm.geopile.duplicates import Duplicate, find_duplicates
 from gfm.geopile.row import Row
 
 LOOKS = 0x0F1E2D3C4B5A6978
@@ -40,29 +37,6 @@ def row(name: str, **changes: Any) -> Row:
 def kept(rows: Sequence[Row], bits: int = 3) -> list[str]:
     dropped = find_duplicates(rows, ["first", "s", "last"], bits)
     return [row.id for number, row in enumerate(rows) if number not in dropped]
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 16), st.integers(0, 2**32 - 1), st.integers(0, 60), st.integers(0, 60))
-def test_every_close_pair_is_found_once_and_no_other(bits: int, seed: int, many: int, more: int) -> None:
-    rng = np.random.default_rng(seed)
-
-    def hashes(count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        flips = rng.random((count, 64)) < rng.choice([0.02, 0.1, 0.5])
-        return np.packbits(flips, axis=1).view(np.uint64).ravel()
-
-    left, right = hashes(many), hashes(more)
-    i, j = close_pairs(left, right, bits)
-    found = list(zip(i.tolist(), j.tolist(), strict=True))
-    wanted = [(a, b) for a in range(many) for b in range(more) if (int(left[a]) ^ int(right[b])).bit_count() <= bits]
-    assert found == wanted
-
-
-def test_two_hundred_thousand_images_are_compared_in_seconds() -> None:
-    hashes = np.random.default_rng(0).integers(0, 2**64, 200_000, dtype=np.uint64)
-    hashes[100_000:100_500] = hashes[:500] ^ np.uint64(1 << 40 | 1 << 3)
-    i, _ = close_pairs(hashes, hashes, 3)
-    assert len(i) == len(hashes) + 2 * 500
 
 
 @pytest.mark.parametrize(

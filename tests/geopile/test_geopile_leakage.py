@@ -13,9 +13,8 @@ import pytest
 import simplejpeg
 
 from gfm.errors import DataError
-from gfm.geopile.leakage import alike, overlapping, telling
 from gfm.geopile.splits import split
-from gfm.imagery.footprint import slippy_bounds
+from gfm.imagery.alike import alike, telling
 from gfm.imagery.hashing import dihedral_dhashes
 from gfm.layout import COLLECTION_SPLIT, LEAKS
 
@@ -87,19 +86,6 @@ def test_a_newer_picture_of_the_ground_of_a_test_area_never_enters_pretraining(
     assert split_of(beside) != "leak"
 
 
-def test_neighbouring_map_tiles_touch_but_do_not_overlap() -> None:
-    tiles = [slippy_bounds(x, y, 21) for x in range(1_258_000, 1_258_006) for y in range(1_090_000, 1_090_006)]
-    bounds = np.asarray(tiles)
-    pairs = overlapping(bounds, bounds)
-    assert [tuple(pair) for pair in pairs] == [(number, number) for number in range(len(tiles))]
-
-
-def test_footprints_meet_across_the_antimeridian() -> None:
-    crossing = np.asarray([[179.9, -17.0, -179.9, -16.0], [np.nan] * 4])
-    west, east, far = [179.95, -16.6, 179.99, -16.5], [-179.99, -16.6, -179.95, -16.5], [0.0, -16.6, 1.0, -16.5]
-    assert overlapping(crossing, np.asarray([west, east, far])).tolist() == [[0, 0], [0, 1]]
-
-
 def test_training_samples_of_a_task_may_be_in_the_collection(chain: Any, picture: Callable[..., Any]) -> None:
     others(chain, picture)
     shared = chain.image("shared", picture(1))
@@ -122,28 +108,6 @@ def test_flat_and_striped_pictures_do_not_accuse_each_other(chain: Any, picture:
     chain.write()
     split(chain.params)
     assert leaks() == []
-
-
-def test_the_search_finds_exactly_the_pairs_within_the_distance() -> None:
-    dice = np.random.default_rng(3)
-    upright = dice.integers(0, 2**64, 300, dtype=np.uint64)
-    variants = dice.integers(0, 2**64, (200, 8), dtype=np.uint64)
-    for number in range(150):  # planted: some bits of a known hash turned over
-        flips = dice.choice(64, dice.integers(0, 9), replace=False).astype(np.uint64)
-        variants[number, dice.integers(0, 8)] = upright[number] ^ np.bitwise_or.reduce(np.uint64(1) << flips, initial=0)
-    distance = np.bitwise_count(upright[:, None, None] ^ variants[None]).astype(int)
-    comparable = telling(upright)[:, None, None] & telling(variants)[None]
-    for bits in (0, 3, 5, 8):
-        wanted = np.argwhere((comparable & (distance <= bits)).any(axis=2))
-        assert alike(upright, variants, bits).tolist() == wanted.tolist()
-
-
-def test_a_large_collection_is_compared_without_holding_all_pairs() -> None:
-    dice = np.random.default_rng(4)
-    upright = dice.integers(0, 2**64, 200_000, dtype=np.uint64)
-    variants = dice.integers(0, 2**64, (2_000, 8), dtype=np.uint64)
-    variants[7, 3] = upright[123_456] ^ np.uint64(0b10001)
-    assert alike(upright, variants, 3).tolist() == [[123_456, 7]]
 
 
 def test_without_the_task_index_nothing_is_split(chain: Any, picture: Callable[..., Any]) -> None:

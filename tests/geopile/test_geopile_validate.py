@@ -172,6 +172,36 @@ def test_a_source_that_gave_too_few_images_is_named(whole: Params) -> None:
     assert any("drawn: 24" in line and "validation.min_images_per_source" in line for line in findings(demanding))
 
 
+def shown(kind: str) -> None:
+    """The index says that a training sample shares something with a test sample."""
+    meta = json.loads(INDEX.with_suffix(".json").read_text())
+    meta[kind] = {"train": 1, "val": 0, "pairs": [{"sample": "s00", "held_out": "s02", "split": "test"}]}
+    INDEX.with_suffix(".json").write_text(json.dumps(meta))
+
+
+def test_ground_in_two_splits_of_a_task_stops_the_chain_and_names_both_samples(whole: Params) -> None:
+    shown("same_ground")
+    [line] = findings(whole)
+    assert line.startswith("tasks.ground_of_held_out: not so: no ground is in two splits of a task")
+    assert "data.split.overlap = drop" in line
+    assert "s00: shows test s02" in line
+
+
+def test_look_alikes_in_two_splits_of_a_task_are_a_warning(whole: Params) -> None:
+    shown("near_duplicates")
+    validate(whole)
+    [line] = json.loads(VALIDATION.read_text())["warnings"]
+    assert line.startswith("tasks.looks_like_held_out:")
+    assert "s00: shows test s02" in line
+
+
+def test_an_index_that_never_looked_for_shared_ground_does_not_pass(whole: Params) -> None:
+    meta = json.loads(INDEX.with_suffix(".json").read_text())
+    del meta["same_ground"]
+    INDEX.with_suffix(".json").write_text(json.dumps(meta))
+    assert any(line.startswith("tasks.ground_of_held_out:") and "could not run" in line for line in findings(whole))
+
+
 def test_a_warning_is_shown_and_does_not_stop_the_chain(whole: Params, capsys: pytest.CaptureFixture[str]) -> None:
     change(MANIFEST, put("gsd_m", 2, 5000.0))
     validate(whole)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfm.errors import DataError
-from gfm.geopile.shards import ShardReader, ShardWriter, decode, encode, member_name
+from gfm.geopile.shards import ShardWriter, encode, member_name
+from gfm.imagery.shard_reader import ShardReader, decode_image
 
 
 @settings(max_examples=15, deadline=None)
@@ -40,8 +41,9 @@ def test_any_number_of_bands_survives(bands: int) -> None:
     image = image.astype(np.uint8)
     data, suffix = encode(image, 95)
     assert suffix == (".jpg" if bands in (1, 3) else ".tif")
-    assert decode(data).shape == image.shape
-    assert np.abs(decode(data).astype(int) - image).max() <= (3 if suffix == ".jpg" else 0)
+    decoded = decode_image(data, "image")
+    assert decoded.shape == image.shape
+    assert np.abs(decoded.astype(int) - image).max() <= (3 if suffix == ".jpg" else 0)
 
 
 def test_ids_that_differ_only_in_odd_characters_keep_their_own_names() -> None:

@@ -104,6 +104,20 @@ def test_slippy_names_give_the_ground_and_others_are_refused(tmp_path: Path) -> 
         list(read_tiles(source, tmp_path, "other.png", 32))
 
 
+@pytest.mark.parametrize("layout", ["class-folders", "images"])
+def test_a_geotiff_lies_where_it_says_unless_places_are_declared_unknown(tmp_path: Path, layout: str) -> None:
+    save_tiff(tmp_path / "port/a.tif", ramp(32, 32))
+    kind: Any = {"class-folders": ClassFoldersSource, "images": ImagesSource}[layout]
+    source = kind(format=layout, root=".", licence="x")
+    (tile,) = read_tiles(source, tmp_path, "port/a.tif", 32)
+    assert (tile.crs, tile.gsd_m) == ("EPSG:32633", 10.0)
+    assert tile.bounds == pytest.approx((15.0, 49.6497, 15.0044, 49.6525), abs=1e-4)
+    (tile,) = read_tiles(source.model_copy(update={"gsd_m": 3.0}), tmp_path, "port/a.tif", 32)
+    assert tile.gsd_m == 3.0
+    (tile,) = read_tiles(source.model_copy(update={"georeference": "none"}), tmp_path, "port/a.tif", 32)
+    assert (tile.bounds, tile.crs, tile.gsd_m) == (None, None, None)
+
+
 BANDS = BandFilesSource(
     format="band-files",
     root=".",
@@ -138,9 +152,9 @@ def test_a_scene_that_lacks_a_band_or_has_two_is_refused_by_name(tmp_path: Path)
     save_tiff(tmp_path / "b/x_B04.tif", np.ones((32, 32, 1), np.uint16))
     save_tiff(tmp_path / "b/y_B04.tif", np.ones((32, 32, 1), np.uint16))
     assert list_files("b", BANDS, tmp_path) == ["a", "b"]
-    with pytest.raises(ImageError, match="has no file for band B04"):
+    with pytest.raises(ImageError, match=r"no file of band B04 \(\*_B04.tif\)"):
         list(read_tiles(BANDS, tmp_path, "a", 32))
-    with pytest.raises(ImageError, match="has 2 files for band B04"):
+    with pytest.raises(ImageError, match="2 files of band B04"):
         list(read_tiles(BANDS, tmp_path, "b", 32))
 
 

@@ -10,17 +10,21 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from gfm.imagery.footprint import (
     Bounds,
+    georeference,
     ground_block,
     raster_bounds,
     raster_gsd_m,
     slippy_bounds,
     slippy_gsd_m,
     slippy_numbers,
+    window_bounds,
+    window_corners,
 )
 from gfm.imagery.raster import ImageError
 
@@ -66,6 +70,44 @@ def test_a_window_has_its_own_bounds(tmp_path: Path) -> None:
     with open_blank(tmp_path / "a.tif", "EPSG:4326", from_origin(10, 50, 0.1, 0.1)) as dataset:
         assert raster_bounds(dataset) == pytest.approx((10, 49, 12, 50))
         assert raster_bounds(dataset, Window(5, 2, 5, 3)) == pytest.approx((10.5, 49.5, 11, 49.8))
+
+
+@pytest.mark.parametrize(
+    ("crs", "west", "side", "bounds"),
+    [
+        ("EPSG:4326", 190, 0.1, (-170, -168)),  # counted from 0 to 360
+        ("EPSG:4326", -191, 0.1, (169, 171)),
+        ("EPSG:4326", 179, 0.1, (179, -179)),
+        ("EPSG:4326", 178, 0.1, (178, 180)),
+        ("EPSG:4326", 180, 0.1, (-180, -178)),
+        ("EPSG:4326", 0, 18.0, (-180, 180)),
+        ("EPSG:32601", 160_000, 1000.0, (179.946, -179.875)),
+    ],
+)
+def test_longitudes_stay_within_180_degrees(
+    tmp_path: Path, crs: str, west: float, side: float, bounds: tuple[float, float]
+) -> None:
+    with open_blank(tmp_path / "a.tif", crs, from_origin(west, 0, side, 1 if side == 18 else side)) as dataset:
+        found = raster_bounds(dataset)
+    assert found is not None
+    assert (found.west, found.east) == pytest.approx(bounds, abs=1e-3)
+
+
+def test_only_a_tiff_with_coordinates_says_where_it_lies(tmp_path: Path) -> None:
+    open_blank(tmp_path / "a.tif", "EPSG:4326", from_origin(10, 50, 0.1, 0.1)).close()
+    open_blank(tmp_path / "plain.tif", None, from_origin(0, 0, 1, 1)).close()
+    Image.fromarray(np.zeros((10, 20), np.uint8)).save(tmp_path / "b.png")
+    own = georeference(tmp_path / "a.tif")
+    assert own is not None
+    assert own.crs == "EPSG:4326"
+    assert own.bounds == pytest.approx((10, 49, 12, 50))
+    assert window_bounds(tmp_path / "a.tif", (5, 2, 5, 3)) == pytest.approx((10.5, 49.5, 11, 49.8))
+    assert list(window_corners(tmp_path / "a.tif", (5, 2, 5, 3))) == [
+        pytest.approx(corner) for corner in ((10.5, 49.8), (11, 49.8), (11, 49.5), (10.5, 49.5))
+    ]
+    for name in ("plain.tif", "b.png"):
+        assert georeference(tmp_path / name) is None
+        assert window_bounds(tmp_path / name, (0, 0, 5, 5)) is None
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

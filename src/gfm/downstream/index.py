@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gfm.downstream.across_parts import Pair, near_duplicates, same_ground
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
 from gfm.downstream.formats import TaskFormat, open_format, read_in_threads
@@ -62,7 +63,10 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     data = open_format(name, task, Path(params.paths.raw))
     scenes, refused = data.scenes()
     seen, unreadable = _look(name, data, scenes, bands)
-    refused = sorted(refused + unreadable, key=lambda item: (item.file, item.reason))
+    misfits = data.misfits([item.sample for item in seen])
+    unfit = [Refused(seen[position].sample.inputs[0][0], reason) for position, reason in misfits.items()]
+    seen = [item for position, item in enumerate(seen) if position not in misfits]
+    refused = sorted(refused + unreadable + unfit, key=lambda item: (item.file, item.reason))
     if not seen:
         raise DataError(
             f"{data.root}: no usable sample for tasks.{name}, all {len(refused)} were refused; "
@@ -77,9 +81,22 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         )
     parts = [part_of[item.sample.place] for item in seen]
     left_out = doubles(parts, [item.pixel_hashes for item in seen])
-    kept = [pair for position, pair in enumerate(zip(seen, parts, strict=True)) if position not in left_out]
-    doubled = Counter(parts[position] for position in left_out)
-    summary = _summary(name, task, classes, kept, doubled, len(refused))
+    kept, doubled = _without(left_out, list(zip(seen, parts, strict=True)))
+    ground = _ground(kept, data)
+    overlaps: Counter[Part] = Counter()
+    if task.data.split.overlap == "drop":
+        kept, overlaps = _without({pair.sample for pair in ground}, kept)
+        ground = []
+    summary = _summary(name, task, classes, kept)
+    bits = task.data.split.near_duplicate_bits
+    looks = near_duplicates([part for _, part in kept], [item.dhashes for item, _ in kept], bits)
+    summary |= {
+        "duplicates": _by_part(doubled),  # left out
+        "overlaps": _by_part(overlaps),  # left out
+        "same_ground": _listed(ground, kept),
+        "near_duplicates": _listed(looks, kept),
+        "quarantined": len(refused),
+    }
     write_rows(
         folder / f"{name}.parquet",
         [Row(item.sample, part, item.pixel_hashes, item.dhashes, item.content) for item, part in kept],
@@ -87,7 +104,47 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     counts = ", ".join(f"{part} {summary['counts'][part]} in {len(summary['places'][part])} places" for part in PARTS)
     say(f"{name}: {counts}; {len(refused)} files quarantined, {len(left_out)} duplicates of held-out samples dropped")
+    if overlaps:
+        say(f"{name}: {overlaps.total()} samples on the ground of a part that counts more dropped")
+    _say_shared(name, "lie on the ground of", ground, kept)
+    _say_shared(name, "look like", looks, kept)
     return refused
+
+
+def _without(left_out: set[int], samples: Sequence[tuple[Seen, Part]]) -> tuple[list[tuple[Seen, Part]], Counter[Part]]:
+    """The samples that stay, and how many of each part do not."""
+    kept = [pair for position, pair in enumerate(samples) if position not in left_out]
+    return kept, Counter(samples[position][1] for position in left_out)
+
+
+def _ground(samples: Sequence[tuple[Seen, Part]], data: TaskFormat[Any]) -> list[Pair]:
+    return same_ground([part for _, part in samples], [item.sample for item, _ in samples], data.corners)
+
+
+def _listed(pairs: Sequence[Pair], samples: Sequence[tuple[Seen, Part]]) -> dict[str, Any]:
+    """How many samples of each part are in a pair with one that counts more, and the pairs by id."""
+    return {
+        **_by_part(Counter(samples[position][1] for position in {pair.sample for pair in pairs})),
+        "pairs": [
+            {"sample": samples[one][0].sample.id, "held_out": samples[other][0].sample.id, "split": samples[other][1]}
+            for one, other in pairs
+        ],
+    }
+
+
+def _by_part(counts: Counter[Part]) -> dict[str, int]:
+    return {part: counts[part] for part in PARTS if part != "test"}
+
+
+def _say_shared(name: str, how: str, pairs: Sequence[Pair], samples: Sequence[tuple[Seen, Part]]) -> None:
+    if not pairs:
+        return
+    one, other = (samples[position] for position in pairs[0])
+    say(
+        f"warning: {name}: {len({pair.sample for pair in pairs})} samples {how} samples of a part that counts more, "
+        f"the first: {one[0].sample.id} ({one[1]}) and {other[0].sample.id} ({other[1]}); "
+        f"all: {TASKS / f'{name}.json'}"
+    )
 
 
 def _look(
@@ -124,20 +181,13 @@ def _fingerprint(cut: Cut, content: str) -> Seen:
     )
 
 
-def _summary(
-    name: str,
-    task: Task,
-    classes: list[str],
-    kept: Sequence[tuple[Seen, Part]],
-    doubled: Counter[Part],
-    quarantined: int,
-) -> dict[str, Any]:
+def _summary(name: str, task: Task, classes: list[str], kept: Sequence[tuple[Seen, Part]]) -> dict[str, Any]:
     counts = Counter(part for _, part in kept)
     empty = [part for part in PARTS if not counts[part]]
     if empty:
         raise DataError(
-            f"tasks.{name}: every {' and '.join(empty)} sample shows the same pixels as a held-out one; "
-            "take the copies out of the data"
+            f"tasks.{name}: every {' and '.join(empty)} sample shows what a held-out one shows; "
+            "take the copies out of the data, or divide its places otherwise (data.split)"
         )
     having: dict[Part, Counter[str]] = {part: Counter() for part in PARTS}
     for item, part in kept:
@@ -154,8 +204,6 @@ def _summary(
         "places": {part: sorted({item.sample.place for item, where in kept if where == part}) for part in PARTS},
         "samples_with_class": {part: {label: having[part][label] for label in classes} for part in PARTS},
         "absent": absent,
-        "duplicates": {part: doubled[part] for part in PARTS if part != "test"},
-        "quarantined": quarantined,
     }
 
 

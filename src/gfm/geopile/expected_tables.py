@@ -126,6 +126,10 @@ def _tasks(params: Params, tasks: dict[str, pd.DataFrame]) -> Subject:
                 splits_of_pixels=hashes.map(owners).groupby(level=0).max(),
                 unknown_labels=[len(set(_list(text)) - classes) for text in index["labels"]],
             )
+        for column, kind in (("ground_of_held_out", "same_ground"), ("looks_like_held_out", "near_duplicates")):
+            if kind in meta:  # an index without it was made by an older version: its suite then misses the column
+                shown = {pair["sample"]: f"shows {pair['split']} {pair['held_out']}" for pair in meta[kind]["pairs"]}
+                table = table.assign(**{column: index["id"].map(shown).astype(object)})
         tables.append(table)
     whole = pd.concat(tables, ignore_index=True)
     return Subject(whole, {"samples": samples, "tasks": sorted(params.tasks)}, task_index("*").as_posix())

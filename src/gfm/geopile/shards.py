@@ -18,10 +18,6 @@ import simplejpeg
 import xxhash
 
 from gfm.geopile.row import Place
-from gfm.imagery.pictures import decode_jpeg, decode_png, is_jpeg, is_png
-from gfm.imagery.shard_reader import ShardReader
-
-__all__ = ["ShardReader", "ShardWriter", "decode", "encode"]
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -76,7 +72,7 @@ def member_name(identity: str) -> str:
 def encode(image: Image, jpeg_quality: int) -> tuple[bytes, str]:
     """uint8 (H, W, C) -> bytes and suffix: a JPEG without chroma subsampling for one or three bands.
 
-    Other band counts become a lossless TIFF of one page a band, which `decode` reads without rasterio.
+    Other band counts become a lossless TIFF of one page a band, which `decode_image` reads without rasterio.
     """
     if image.shape[2] in (1, 3):
         data = simplejpeg.encode_jpeg(
@@ -92,15 +88,3 @@ def encode(image: Image, jpeg_quality: int) -> tuple[bytes, str]:
     if not done:
         raise ValueError(f"OpenCV could not encode an image of shape {image.shape}")
     return buffer.tobytes(), ".tif"
-
-
-def decode(data: bytes) -> Image:
-    """The bytes of one image of a shard -> uint8 (H, W, C), bands in the collection's order."""
-    if is_jpeg(data):
-        return decode_jpeg(data)
-    if is_png(data):
-        return decode_png(data)
-    done, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if not done:
-        raise ValueError("not an image of a shard")
-    return np.stack(pages, axis=-1)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from gfm.imagery.raster import ImageError
+from gfm.imagery.raster import ImageError, file_head, is_tiff, open_scene
 
 EARTH_KM = 40075.016686  # round the equator, WGS 84
 _KM_PER_DEGREE = EARTH_KM / 360
 _DEGREE_DECIMALS = 7
+FULL_TURN = 360.0  # degrees of longitude
+
+Corners = tuple[tuple[float, float], ...]  # longitude and latitude, degrees, round the outline
 
 
 class Bounds(NamedTuple):
@@ -30,6 +34,14 @@ class Bounds(NamedTuple):
         east = self.east + 360 if self.east < self.west else self.east
         longitude = (self.west + east) / 2
         return (longitude - 360 if longitude > 180 else longitude), (self.south + self.north) / 2
+
+
+class Georeference(NamedTuple):
+    """What a file itself says of its ground."""
+
+    bounds: Bounds
+    gsd_m: float
+    crs: str
 
 
 def slippy_numbers(stem: str) -> tuple[int, int, int] | None:
@@ -54,6 +66,41 @@ def slippy_gsd_m(y: int, zoom: int, width: int) -> float:
     """Metres a pixel of a tile `width` pixels wide, at the latitude of its middle."""
     latitude = math.atan(math.sinh(math.pi * (1 - 2 * (y + 0.5) / 2**zoom)))
     return EARTH_KM * 1000 * math.cos(latitude) / float(2**zoom) / width
+
+
+def georeference(path: Path) -> Georeference | None:
+    """The ground of a whole image file; None where it is no TIFF or is not georeferenced.
+
+    Raises ImageError where the file cannot be read, or its coordinate system is no map (see `raster_bounds`).
+    """
+    if not is_tiff(file_head(path)):
+        return None
+    with open_scene(path, None) as dataset:
+        bounds, gsd_m = raster_bounds(dataset), raster_gsd_m(dataset)
+        return None if bounds is None or gsd_m is None else Georeference(bounds, gsd_m, dataset.crs.to_string())
+
+
+def window_bounds(path: Path, window: tuple[int, int, int, int]) -> Bounds | None:
+    """The ground of a window (x, y, width, height) of an image file; None and errors as of `georeference`."""
+    from rasterio.windows import Window
+
+    if not is_tiff(file_head(path)):
+        return None
+    with open_scene(path, None) as dataset:
+        return raster_bounds(dataset, Window(*window))
+
+
+def window_corners(path: Path, window: tuple[int, int, int, int]) -> Corners:
+    """The four corners of a window (x, y, width, height) of a georeferenced GeoTIFF, in degrees."""
+    from rasterio.warp import transform
+
+    x, y, width, height = window
+    pixels = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    with open_scene(path, None) as dataset:
+        a, b, c, d, e, f = dataset.transform[:6]
+        xs = [c + a * column + b * line for column, line in pixels]
+        ys = [f + d * column + e * line for column, line in pixels]
+        return tuple(zip(*transform(dataset.crs, "EPSG:4326", xs, ys), strict=True))
 
 
 def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
@@ -83,7 +130,7 @@ def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
         bounds = (math.nan,) * 4
     if not all(map(math.isfinite, bounds)):
         raise ImageError(dataset.name, "its coordinate system gives no longitude and latitude", "set the right CRS")
-    return _rounded(*bounds)
+    return _rounded(*_wrapped(*bounds))
 
 
 def raster_gsd_m(dataset: Any) -> float | None:
@@ -113,6 +160,17 @@ def ground_block(bounds: Bounds, km: float) -> str:
     columns = max(1, math.floor(round_km / km))
     column = math.floor((longitude + 180) / 360 * columns) % columns
     return f"ground-{km:g}km-{row}-{column}"
+
+
+def _wrapped(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:
+    """Longitudes between -180 and 180, for maps that count 0 to 360 or run on past the antimeridian."""
+    if west > east:  # as PROJ gives what crosses it
+        east += FULL_TURN
+    if east - west >= FULL_TURN:
+        return -180.0, south, 180.0, north
+    turns = math.floor((west + 180) / FULL_TURN) * FULL_TURN
+    west, east = west - turns, east - turns
+    return west, south, east if east <= 180 else east - FULL_TURN, north
 
 
 def _georeferenced(dataset: Any) -> bool:

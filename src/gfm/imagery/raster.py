@@ -53,9 +53,9 @@ def read_image(path: Path, imagery: Imagery) -> Array:
     truncated, not an image, of another dtype or band count than declared, not finite, or larger than MAX_PIXELS.
     """
     head = file_head(path)
-    if head.startswith(_TIFF_MAGIC):
+    if is_tiff(head):
         with open_scene(path, imagery) as dataset:
-            _check_pixels(path, dataset.width, dataset.height)
+            check_pixels(path, dataset.width, dataset.height)
             return read_window(dataset, imagery)
     if not (is_jpeg(head) or is_png(head)):
         raise ImageError(path, "not a PNG, JPEG or TIFF image", "remove it or convert it")
@@ -88,7 +88,7 @@ def open_scene(path: Path, imagery: Imagery | None) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    if not file_head(path).startswith(_TIFF_MAGIC):
+    if not is_tiff(file_head(path)):
         raise ImageError(path, "not a TIFF image", "remove it or convert it to GeoTIFF")
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is fine: it is then its own place
@@ -197,6 +197,11 @@ def _table(dtype: str, scale: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.floor(unit * 255 + 0.5).astype(np.uint8)
 
 
+def is_tiff(head: bytes) -> bool:
+    """Whether bytes begin as a TIFF does."""
+    return head.startswith(_TIFF_MAGIC)
+
+
 def file_head(path: Path) -> bytes:
     """The first 16 bytes of a file; ImageError where it is missing, unreadable, empty or no regular file."""
     try:
@@ -234,7 +239,8 @@ def _check_declared(path: Path, count: int, dtype: str, imagery: Imagery) -> Non
         raise ImageError(path, f"is {dtype}, declared {imagery.dtype}", fix)
 
 
-def _check_pixels(path: Path, width: int, height: int) -> None:
+def check_pixels(path: Path, width: int, height: int) -> None:
+    """Raise ImageError for an image too large to be read whole."""
     if width * height > MAX_PIXELS:
         fix = "cut it, or declare it as scenes"
         raise ImageError(path, f"has {width}x{height} px, more than {MAX_PIXELS:,}", fix)

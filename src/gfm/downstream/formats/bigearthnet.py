@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gfm.downstream.formats.band_files import find_bands, read_bands, window_bounds
 from gfm.downstream.formats.format import Pixels, TaskFormat, subfolders
-from gfm.downstream.sample import Refused, Sample, Scene, Window
-from gfm.imagery.footprint import Bounds
+from gfm.downstream.sample import Refused, Sample, Scene
+from gfm.imagery.band_files import find_bands, of_bands, read_bands
 from gfm.imagery.raster import ImageError, read_image, to_uint8
 from gfm.params import BigEarthNet
 
@@ -39,13 +38,11 @@ class BigEarthNetFormat(TaskFormat[BigEarthNet]):
 
     def _pixels(self, files: list[Path], bands: tuple[str, ...]) -> Pixels:
         if files[0].name != self.data.stack:
-            return read_bands(files, self.data.imagery, bands)
+            imagery = self.data.imagery
+            return to_uint8(read_bands(files, imagery, bands), of_bands(imagery, bands), bands)
         # Names alone matter in a stack; the wavelengths of undeclared bands are not known here.
         stored = self.data.imagery.model_copy(update={"bands": dict.fromkeys(self.data.stack_bands)})
         return to_uint8(read_image(files[0], stored), stored, list(bands))
-
-    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
-        return window_bounds(self.raw / scene.inputs[0][0], window)
 
 
 def _labels_of(path: Path) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, subfolders
-from gfm.downstream.sample import Refused, Sample, Scene
+from gfm.downstream.sample import Refused, Sample, Scene, Window
+from gfm.imagery.footprint import Bounds
 from gfm.imagery.raster import ImageError, read_image, to_uint8
 from gfm.params import ClassFolders
 
@@ -32,3 +33,6 @@ class ClassFoldersFormat(TaskFormat[ClassFolders]):
     def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
         imagery = self.data.imagery
         return [to_uint8(read_image(self.raw / file, imagery), imagery, list(bands)) for (file,) in inputs]
+
+    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
+        return super()._bounds(scene, window) if self.data.georeference == "file" else None

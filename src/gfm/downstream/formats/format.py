@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
 from gfm.errors import DataError
-from gfm.imagery.footprint import Bounds
+from gfm.imagery.footprint import Bounds, Corners, window_bounds, window_corners
 from gfm.imagery.raster import NOT_UTF8, ImageError, readable_name, unreadable
 from gfm.params import FormatBase, Task
 from gfm.progress import track
@@ -134,8 +134,17 @@ class TaskFormat(ABC, Generic[Data]):
     def _labels(self, scene: Scene, mask: Pixels | None) -> tuple[str, ...]:
         return scene.labels
 
+    def misfits(self, samples: Sequence[Sample]) -> dict[int, str]:
+        """Samples, by position, that can be read but not used beside the others, and why."""
+        return {}
+
+    def corners(self, sample: Sample) -> Corners:
+        """The outline of the ground of a sample that has bounds: exact, where bounds are the box around it."""
+        return window_corners(self.raw / sample.inputs[0][0], sample.window)
+
     def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
-        return None
+        """The ground of the window of the first date's first file, as the file says."""
+        return window_bounds(self.raw / scene.inputs[0][0], window)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.raw).as_posix()
@@ -147,6 +156,13 @@ def read_in_threads(read: Callable[[Item], Result], items: Sequence[Item], what:
         # rasterio's notice on plain TIFFs; its readers silence it themselves, which does not hold between threads.
         warnings.filterwarnings("ignore", message="Dataset has no geotransform")
         yield from track(pool.map(read, items), what, total=len(items), unit=unit)
+
+
+def chip_windows(width: int, height: int, side: int) -> Iterator[Window]:
+    """Chips of `side` pixels that cover an image, row by row; those at its right and lower edge are what is left."""
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            yield x, y, min(side, width - x), min(side, height - y)
 
 
 def entries(folder: Path) -> list[Path]:

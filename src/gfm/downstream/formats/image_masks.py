@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, is_folder, subfolders
+from gfm.downstream.formats.format import Pixels, TaskFormat, chip_windows, image_files, is_folder, subfolders
 from gfm.downstream.formats.mask_file import read_mask
 from gfm.downstream.sample import Refused, Sample, Scene, Window
-from gfm.imagery.footprint import Bounds, slippy_bounds, slippy_numbers
+from gfm.errors import DataError
+from gfm.imagery.footprint import Bounds, Corners, slippy_bounds, slippy_numbers
 from gfm.imagery.raster import ImageError, read_image, to_uint8, unreadable
-from gfm.params import ImageMasks, ParameterError
+from gfm.params import ImageMasks, ParameterError, Task
 
 ABSENT, PRESENT = "absent", "present"
+IMAGES_HELD = 8  # decoded images that are cut into chips
 
 
 class ImageMasksFormat(TaskFormat[ImageMasks]):
@@ -25,6 +29,12 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
     """
 
     layout = "it should hold AREA/images and AREA/masks"
+
+    def __init__(self, name: str, task: Task, data: ImageMasks, raw: Path) -> None:
+        super().__init__(name, task, data, raw)
+        held = IMAGES_HELD if data.chip_px else 0
+        self._picture = lru_cache(maxsize=held)(self._read_picture)
+        self._class_ids = lru_cache(maxsize=held)(self._read_class_ids)
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return [ABSENT, PRESENT] if self.task.kind == "classification" else list(self.data.classes)
@@ -98,10 +108,16 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
             yield Refused(self._relative(masks[stem]), f"no image {self.data.images}/{stem}.* beside it")
 
     def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
+        return [self._picture(file, bands) for (file,) in inputs]
+
+    def _read_picture(self, file: str, bands: tuple[str, ...]) -> Pixels:
         imagery = self.data.imagery
-        return [to_uint8(read_image(self.raw / file, imagery), imagery, list(bands)) for (file,) in inputs]
+        return to_uint8(read_image(self.raw / file, imagery), imagery, bands)
 
     def _mask(self, file: str) -> Pixels:
+        return self._class_ids(file)
+
+    def _read_class_ids(self, file: str) -> Pixels:
         values = read_mask(self.raw / file)
         if self.data.foreground == "above-zero":
             return (values > 0).astype(np.uint8)  # as declared: instance ids are foreground too
@@ -121,6 +137,39 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
         share = float(np.count_nonzero(mask)) / mask.size
         return (PRESENT,) if share > 0 and share >= self.data.presence_share else (ABSENT,)
 
+    def misfits(self, samples: Sequence[Sample]) -> dict[int, str]:
+        """Images of another size than most: chips are padded to the largest, so one large image would shrink all.
+
+        DataError where no size is that of half the images.
+        """
+        if self.task.kind != "segmentation" or self.data.chip_px or not samples:
+            return {}
+        sizes = Counter(sample.window[2:] for sample in samples)
+        (width, height), count = max(sizes.items(), key=lambda item: (item[1], item[0]))
+        fix = f"set tasks.{self.name}.data.chip_px to cut images of any size into chips"
+        if 2 * count < len(samples):
+            raise DataError(
+                f"{self.root}: {len(samples)} images are of {len(sizes)} sizes, none that of half of them "
+                f"({width}x{height} px: {count}); {fix}"
+            )
+        return {
+            position: f"is {w}x{h} px, most images of the task are {width}x{height}; {fix}"
+            for position, (_, _, w, h) in enumerate(sample.window for sample in samples)
+            if (w, h) != (width, height)
+        }
+
+    def corners(self, sample: Sample) -> Corners:
+        if self.data.georeference == "file" or sample.bounds is None:
+            return super().corners(sample)
+        west, south, east, north = sample.bounds  # a slippy tile is its box
+        return (west, south), (east, south), (east, north), (west, north)
+
+    def _windows(self, width: int, height: int) -> Iterator[Window]:
+        return chip_windows(width, height, self.data.chip_px or max(width, height))
+
     def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
-        numbers = slippy_numbers(Path(scene.id).stem) if self.data.georeference == "slippy" else None
+        if self.data.georeference == "file":
+            return super()._bounds(scene, window)
+        # Of the whole tile, also for a chip of it: chips of one tile are of one place anyway.
+        numbers = slippy_numbers(Path(scene.inputs[0][0]).stem) if self.data.georeference == "slippy" else None
         return None if numbers is None else slippy_bounds(*numbers)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from gfm.downstream.formats.band_files import find_bands, ground, read_bands, window_bounds
-from gfm.downstream.formats.format import Pixels, TaskFormat, entries, subfolders
+from gfm.downstream.formats.format import Pixels, TaskFormat, chip_windows, entries, subfolders
 from gfm.downstream.formats.mask_file import foreground, read_mask
 from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
 from gfm.errors import DataError
-from gfm.imagery.footprint import Bounds
-from gfm.imagery.raster import ImageError, unreadable
+from gfm.imagery.band_files import find_bands, of_bands, read_bands
+from gfm.imagery.footprint import georeference
+from gfm.imagery.raster import ImageError, to_uint8, unreadable
 from gfm.params import Oscd, Task
 
 CLASSES = ("no change", "change")
@@ -68,8 +68,8 @@ class OscdFormat(TaskFormat[Oscd]):
 
     def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
         first, second = (self.raw / files[0] for files in scene.inputs)
-        here, there = ground(first), ground(second)
-        if here and there and max(abs(a - b) for a, b in zip(here, there, strict=True)) > GROUND_DEGREES:
+        here, there = georeference(first), georeference(second)
+        if here and there and max(abs(a - b) for a, b in zip(here.bounds, there.bounds, strict=True)) > GROUND_DEGREES:
             raise ImageError(second, "covers other ground than the first date", "give two dates of the same ground")
         return super().cut(scene, bands)
 
@@ -77,6 +77,8 @@ class OscdFormat(TaskFormat[Oscd]):
         return self._pair(inputs, bands)
 
     def _read_pair(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
+        import cv2
+
         imagery = self.data.imagery
         first_files, second_files = ([self.raw / file for file in files] for files in inputs)
         first = read_bands(first_files, imagery, bands)
@@ -88,8 +90,10 @@ class OscdFormat(TaskFormat[Oscd]):
                     f"px, imgs_1 is {first.shape[1]}x{first.shape[0]}; set tasks.{self.name}.data.align = resample to "
                     "match the first date"
                 )
-            second = read_bands(second_files, imagery, bands, grid=(first.shape[0], first.shape[1]))
-        return [first, second]
+            height, width = first.shape[:2]
+            second = cv2.resize(second, (width, height), interpolation=cv2.INTER_LINEAR).reshape(first.shape)
+        declared = of_bands(imagery, bands)
+        return [to_uint8(date, declared, bands) for date in (first, second)]
 
     def _mask(self, file: str) -> Pixels:
         return self._change(file)
@@ -98,10 +102,4 @@ class OscdFormat(TaskFormat[Oscd]):
         return foreground(read_mask(self.raw / file))
 
     def _windows(self, width: int, height: int) -> Iterator[Window]:
-        side = self.data.chip_px
-        for y in range(0, height, side):
-            for x in range(0, width, side):
-                yield x, y, min(side, width - x), min(side, height - y)
-
-    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
-        return window_bounds(self.raw / scene.inputs[0][0], window)
+        return chip_windows(width, height, self.data.chip_px)

@@ -1,7 +1,7 @@
 """The declared sources of a collection, by format: which files they have, and the images in them.
 
 A new format is a module with `list_files` and `read_tiles` (and `tile_names` where a file gives several images),
-a schema in params.py, and its branch here.
+a schema in params/geopile.py, and its branch here.
 """
 
 from __future__ import annotations
