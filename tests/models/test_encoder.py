@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import DropPath
 
 from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone
@@ -137,3 +138,19 @@ def test_a_card_with_too_few_means_is_refused(swin):
     (swin / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="3 bands, but 1 means and 3 standard deviations"):
         load_encoder(swin, image_px=96, seed=0)
+
+
+def test_a_frozen_encoder_stays_in_evaluation_mode(swin: Path) -> None:
+    encoder = load_encoder(swin, image_px=96, seed=0)
+    encoder.freeze()
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_drop_path_can_be_asked_for(swin: Path) -> None:
+    plain, dropped = (load_encoder(swin, image_px=96, seed=0, drop_path=rate) for rate in (0.0, 0.2))
+    rates = [module.drop_prob for module in dropped.modules() if isinstance(module, DropPath)]
+    assert max(rates) == pytest.approx(0.2)
+    assert not any(isinstance(module, DropPath) for module in plain.modules())
+    assert plain.state_dict().keys() == dropped.state_dict().keys()

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gfm.errors import GfmError
 from gfm.models.backbone import build_backbone
 from gfm.models.encoder import Encoder
 from gfm.models.encoder_file import EncoderCard
-from gfm.models.masking import block_mask, masked_blocks, spread
+from gfm.models.masking import (
+    block_mask,
+    masked_blocks,
+    masked_units,
+    paste_units,
+    spread,
+    unit_pixels,
+    visible_units,
+)
 from gfm.models.student import MaskedEncoder
 
 SWIN = ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2]})
@@ -55,3 +66,29 @@ def test_the_student_cannot_see_what_is_masked(network):
 def test_tokens_start_as_published():
     assert 0.002 < MaskedEncoder(_encoder(*SWIN)).mask_token.std() < 0.06
     assert MaskedEncoder(_encoder(*CNN)).mask_token.abs().sum() == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), blocks=st.integers(1, 7), ratio=st.floats(0, 1))
+def test_every_unit_is_listed_once_in_order_as_visible_or_masked(seed, blocks, ratio):
+    mask = block_mask(3, blocks=blocks, ratio=ratio, generator=torch.Generator().manual_seed(seed))
+    count = masked_blocks(blocks, ratio)
+    visible, masked = visible_units(mask, blocks**2 - count), masked_units(mask, count)
+    for row, seen, hidden in zip(mask.flatten(1).tolist(), visible.tolist(), masked.tolist(), strict=True):
+        assert seen == [unit for unit, is_masked in enumerate(row) if not is_masked]
+        assert hidden == [unit for unit, is_masked in enumerate(row) if is_masked]
+
+
+@pytest.mark.parametrize("units", [visible_units, masked_units])
+def test_masks_of_unequal_counts_are_refused(units):
+    with pytest.raises(GfmError, match=r"rows with \[1, 3\] units where 3"):
+        units(torch.tensor([[[True, False], [False, False]], [[True, True], [True, False]]]), 3)
+
+
+def test_the_pixels_of_units_are_cut_out_and_pasted_back():
+    image, units = torch.randn(2, 3, 8, 12), torch.tensor([[0, 4], [2, 5]])
+    pixels = unit_pixels(image, units, 4)
+    assert torch.equal(pixels[0, 1], image[0, :, 4:, 4:8]) and torch.equal(pixels[1, 0], image[1, :, :4, 8:])
+    pasted = paste_units(torch.zeros_like(image), units, pixels)
+    hidden = torch.ones(2, 6, dtype=torch.bool).scatter(1, units, False).view(2, 2, 3)
+    assert torch.equal(pasted, image.masked_fill(spread(hidden, (8, 12)).unsqueeze(1), 0))

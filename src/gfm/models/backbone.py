@@ -40,18 +40,19 @@ def takes_img_size(architecture: str) -> bool:
     return bool(known is not None and known.fixed_input_size)
 
 
-def set_image_px(model: nn.Module, image_px: int) -> None:
+def set_image_px(model: nn.Module, image_px: int, *, window: int | None = None) -> None:
     """Adapt position tables and windows to square images of this side.
 
     Swin's windows keep their ratio to the image, as in the published fine-tuning (window 6 at 192 px, 8 at 256, 4 at
-    128); networks without positions take any size and are left alone.
+    128), unless `window` gives their side in cells; networks without positions take any size and are left alone.
     """
     if not hasattr(model, "set_input_size"):
         return
+    windows = {} if window is None else {"window_size": window}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="timm.layers.interpolate")  # about timm's own code
-            model.set_input_size(img_size=(image_px, image_px))  # type: ignore[operator]
+            model.set_input_size(img_size=(image_px, image_px), **windows)  # type: ignore[operator]
     except (RuntimeError, ValueError, AssertionError) as error:
         raise WeightsError(f"image_px = {image_px}: {type(model).__name__} cannot take it: {error}") from None
 

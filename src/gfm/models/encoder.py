@@ -35,34 +35,44 @@ class Encoder(nn.Module):
         self.strides = tuple(level.stride for level in self.levels)
         self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
+        self.frozen = False
         self.train()  # Lightning keeps the modes it finds: a frozen batch norm must be in eval mode from the start
 
     def normalise(self, image: Tensor) -> Tensor:
         """(image - mean) / std, band by band."""
         return (image - self.mean) / self.std  # type: ignore[operator]
 
+    def denormalise(self, image: Tensor) -> Tensor:
+        """image * std + mean, band by band."""
+        return image * self.std + self.mean  # type: ignore[operator]
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """The feature pyramid of an image (B, C, H, W) in [0, 1]."""
         return pyramid(self.backbone, self.levels, self.normalise(image))
 
+    def freeze(self) -> None:
+        """Hold every weight and statistic: no gradients, and evaluation mode whatever `train` is asked for."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
     def train(self, mode: bool = True) -> Encoder:
-        """Training mode, in which a frozen batch norm keeps its statistics."""
-        super().train(mode)
+        """Training mode, in which a frozen batch norm keeps its statistics and a frozen encoder does not change."""
+        super().train(mode and not self.frozen)
         if self.card.batch_norm == "frozen":
             freeze_batch_norm(self.backbone)
         return self
 
 
-def load_encoder(folder: Path, *, image_px: int, seed: int) -> Encoder:
-    """Read an encoder for square images of `image_px`.
+def load_encoder(folder: Path, *, image_px: int, seed: int, drop_path: float | None = None) -> Encoder:
+    """Read an encoder for square images of `image_px`; `drop_path` replaces the rate that its card names.
 
     An encoder of random origin is drawn from `seed`; any other must find exactly its own weights, else WeightsError
     names the keys or shapes that differ. Position tables and windows adapt to `image_px` after the strict loading.
     """
     card = read_card(folder)
-    backbone = build_backbone(
-        card.architecture, card.model_args, image_px=card.image_px, bands=len(card.bands), seed=seed
-    )
+    args = card.model_args if drop_path is None else {**card.model_args, "drop_path_rate": drop_path}
+    backbone = build_backbone(card.architecture, args, image_px=card.image_px, bands=len(card.bands), seed=seed)
     path = folder / WEIGHTS
     if card.origin != "random":
         state = read_weights(path)

@@ -32,6 +32,7 @@ class EncoderCard:
     batch_norm: BatchNorm  # frozen: statistics never move, not even when fine-tuned
     origin: Origin  # random: described without weights, drawn from a seed when loaded
     licence: str
+    wavelengths_um: list[float | None] = field(default_factory=list)  # of each band; empty: not known
     parents: list[str] = field(default_factory=list)  # encoders or weight files that it was made from
     provenance: dict[str, Any] = field(default_factory=dict)
     energy: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +90,10 @@ def read_card(folder: Path) -> EncoderCard:
     if not len(card.mean) == len(card.std) == len(card.bands):
         raise WeightsError(
             f"{path}: {len(card.bands)} bands, but {len(card.mean)} means and {len(card.std)} standard deviations"
+        )
+    if len(card.wavelengths_um) not in (0, len(card.bands)):
+        raise WeightsError(
+            f"{path}: {len(card.bands)} bands, but {len(card.wavelengths_um)} wavelengths; give each one"
         )
     return card
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,8 +29,11 @@ class MaskedEncoder(nn.Module):
         self.of_patches = hasattr(encoder.backbone, "patch_embed")
         width = int(encoder.backbone.embed_dim) if self.of_patches else len(encoder.bands)  # type: ignore[arg-type]
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self._mask: Tensor | None = None
         if self.of_patches:
             nn.init.normal_(self.mask_token, std=0.02)
+            # Once, and not in every forward pass: torch.compile keeps one graph with hooks that are always there.
+            encoder.backbone.patch_embed.register_forward_hook(self._hide)  # type: ignore[union-attr]
 
     def forward(self, image: Tensor, mask: Tensor, levels: list[Level]) -> list[Tensor]:
         """The maps of `levels` of the masked image."""
@@ -36,15 +41,15 @@ class MaskedEncoder(nn.Module):
         if not self.of_patches:
             hidden = spread(mask, (image.shape[2], image.shape[3])).unsqueeze(1)
             return pyramid(backbone, levels, torch.where(hidden, self.mask_token.view(1, -1, 1, 1), image))
+        self._mask = mask
+        maps = pyramid(backbone, levels, image)
+        self._mask = None
+        return maps
 
-        def hide(module: nn.Module, inputs: tuple[Tensor, ...], tokens: Tensor) -> Tensor:
-            rows, columns = module.grid_size  # type: ignore[misc]
-            hidden = spread(mask, (int(rows), int(columns)))
-            hidden = hidden.unsqueeze(-1) if tokens.ndim == 4 else hidden.flatten(1).unsqueeze(-1)  # NHWC or NLC
-            return torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)
-
-        hook = backbone.patch_embed.register_forward_hook(hide)  # type: ignore[union-attr]
-        try:
-            return pyramid(backbone, levels, image)
-        finally:
-            hook.remove()
+    def _hide(self, module: Any, inputs: tuple[Tensor, ...], tokens: Tensor) -> Tensor:
+        if self._mask is None:  # the encoder by itself
+            return tokens
+        rows, columns = module.grid_size
+        hidden = spread(self._mask, (int(rows), int(columns)))
+        hidden = hidden.unsqueeze(-1) if tokens.ndim == 4 else hidden.flatten(1).unsqueeze(-1)  # NHWC or NLC
+        return torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)
