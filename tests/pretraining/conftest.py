@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_collection(tmp_path, images=24)
     return tmp_path
+
+
+@pytest.fixture
+def uneven(folder: Path) -> None:
+    """Another collection: 23 training images, no multiple of a batch, and 10 held out: five batches of two."""
+    shutil.rmtree(folder / "data")
+    write_collection(folder, images=33)
 
 
 @pytest.fixture
@@ -94,18 +102,26 @@ def write_collection(folder: Path, images: int) -> None:
 
 
 @pytest.fixture
+def without_drop_path() -> dict[str, Any]:
+    """Parts of the parameters with a student whose forward pass is not random."""
+    return {"student": {"architecture": {**TINY, "args": {**TINY["args"], "drop_path_rate": 0.0}}}}
+
+
+@pytest.fixture
 def make_params() -> Callable[..., Params]:
     """Parameters of a training that takes a second; keywords replace whole parts, `pretrain` the fields of one run."""
 
     def make(pretrain: dict | None = None, **parts: object) -> Params:
         run = {
+            "recipe": "gfm",
             "epochs": 3,
             "batch_size": 4,
-            "teacher_px": 64,
             "workers": 0,
             "schedule": {"base_lr": 0.1, "warmup_epochs": 1},
             **(pretrain or {}),
         }
+        if run["recipe"] in ("gfm", "distill", "gfm-fast"):
+            run.setdefault("teacher_px", 64)
         raw = {
             "device": "cpu",
             "geopile": {"sources": {"scenes": {"format": "class-folders", "root": "scenes", "licence": "CC0"}}},

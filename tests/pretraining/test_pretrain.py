@@ -15,8 +15,8 @@ from gfm import layout
 from gfm.errors import GfmError
 from gfm.models.encoder import load_encoder
 from gfm.output_folder import new_folder
+from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.run import pretrain
-from gfm.pretraining.student_module import StudentModule
 from gfm.pretraining.teacher import make_teacher
 from gfm.pretraining.trainer import TimedCheckpoint
 
@@ -48,6 +48,7 @@ def test_a_pretrained_encoder_opens_in_timm_and_here_with_everything_that_explai
         "README.md",
         "history.csv",
         "reconstructions.png",
+        "neighbours.png",
     }
     run = json.loads((GFM / "run.json").read_text())
     assert run["samples"] == 3 * 4 * 4 and run["seed"] == 0 and run["metrics"]["val_mim"] > 0
@@ -72,7 +73,7 @@ def test_a_killed_pretraining_resumes_to_the_same_encoder_and_history(teacher, m
     pretrain(params, "gfm")
     whole, history = _weights(), (GFM / "history.csv").read_text()
 
-    step = StudentModule.training_step
+    step = RecipeModule.training_step
 
     def dying(self, batch, batch_idx):
         if self.global_step == killed_after:
@@ -80,7 +81,7 @@ def test_a_killed_pretraining_resumes_to_the_same_encoder_and_history(teacher, m
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StudentModule, "training_step", dying)
+        patch.setattr(RecipeModule, "training_step", dying)
         with pytest.raises(KeyError):
             pretrain(params, "gfm")
     assert _same(whole, _weights()), "the finished encoder of before must stay until there is a new one"
@@ -95,10 +96,10 @@ def test_a_killed_pretraining_resumes_to_the_same_encoder_and_history(teacher, m
 
 def test_a_checkpoint_of_other_parameters_is_not_resumed(teacher, make_params, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(StudentModule, "on_validation_epoch_end", lambda self: 1 / 0)
+        patch.setattr(RecipeModule, "on_validation_epoch_end", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain(make_params(pretrain={"checkpoint_minutes": 1e-9}), "gfm")
-    assert Path("checkpoints/gfm/last.ckpt").exists()
+    assert list(Path("checkpoints/gfm").glob("step-*.ckpt"))
     pretrain(make_params(pretrain={"alpha": 0.5}), "gfm")
     assert "made with other parameters or data" in capsys.readouterr().out
     assert json.loads((GFM / "run.json").read_text())["resumed_at_step"] is None
@@ -108,21 +109,22 @@ def test_checkpoints_leave_out_the_teacher_and_hold_no_code(teacher, make_params
     params = make_params(pretrain={"checkpoint_minutes": 1e-9})
     monkeypatch.setattr(TimedCheckpoint, "remove", lambda self: None)
     pretrain(params, "gfm")
-    state = torch.load("checkpoints/gfm/last.ckpt", weights_only=True)["state_dict"]
+    (file,) = Path("checkpoints/gfm").glob("step-*.ckpt")
+    state = torch.load(file, weights_only=True)["state_dict"]
     assert state and not any(key.startswith("model.teacher") for key in state)
 
 
 def test_the_teacher_never_learns(teacher, make_params, monkeypatch):
     params = make_params()
     modules = []
-    end = StudentModule.on_train_batch_end
+    end = RecipeModule.end_batch
 
     def watch(self, *arguments):
         assert not any(module.training for module in self.model.teacher.modules())
         modules.append(self)
         end(self, *arguments)
 
-    monkeypatch.setattr(StudentModule, "on_train_batch_end", watch)
+    monkeypatch.setattr(RecipeModule, "end_batch", watch)
     pretrain(params, "gfm")
     own = modules[-1].model.teacher.backbone.state_dict()
     assert _same(_weights("teacher"), {key: value.cpu() for key, value in own.items()})
@@ -130,13 +132,13 @@ def test_the_teacher_never_learns(teacher, make_params, monkeypatch):
 
 def test_a_loss_that_is_not_a_number_stops_with_the_images_named(teacher, make_params, monkeypatch):
     params = make_params()
-    losses = StudentModule._losses
+    losses = RecipeModule._losses
 
-    def broken(self, images, rows, draw, train):
-        values = losses(self, images, rows, draw, train)
+    def broken(self, batch, train):
+        values = losses(self, batch, train)
         return [value * (float("nan") if self.global_step == 5 else 1) for value in values]
 
-    monkeypatch.setattr(StudentModule, "_losses", broken)
+    monkeypatch.setattr(RecipeModule, "_losses", broken)
     with pytest.raises(
         GfmError, match=r"pretrain\.gfm: the loss became nan at step 5 on images scenes/\d\d\.png, .*base_lr"
     ):

@@ -11,7 +11,8 @@ import torch
 
 from gfm.errors import DataError
 from gfm.imagery.shard_reader import ShardReader, decode_image
-from gfm.params import Crop
+from gfm.params import Crop, Masking
+from gfm.pretraining.batch import collate
 from gfm.pretraining.collection import read_rows
 from gfm.pretraining.crops import random_crop
 from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, make_loader
@@ -85,8 +86,43 @@ def test_worker_processes_give_the_same_batches(folder):
 def test_crops_stay_inside_very_flat_images_and_keep_their_range():
     image = np.full((8, 400, 3), 7, np.uint8)
     for seed in range(20):
-        crop = random_crop(image, 16, Crop(), np.random.default_rng(seed))
+        crop, _ = random_crop(image, 16, Crop(), np.random.default_rng(seed))
         assert crop.shape == (16, 16, 3) and (crop == 7).all()
+
+
+def test_the_device_flips_as_the_crop_says(folder):
+    sample = _dataset()[0, 1]
+    batch = collate([sample._replace(flip=False), sample._replace(flip=True)])
+    plain, mirrored = batch.pictures
+    assert torch.equal(plain, sample.image.float() / 255) and torch.equal(mirrored, plain.flip(-1))
+
+
+def test_masks_depend_on_image_and_epoch_and_not_on_how_a_batch_is_divided(folder):
+    def masked(batch: list[tuple[int, int]]) -> torch.Tensor:
+        dataset = CropDataset(read_rows("train"), bands=3, px=64, crop=Crop(), seed=0, masking=Masking())
+        masks = collate([dataset[key] for key in batch]).masks
+        assert masks is not None
+        return masks
+
+    whole = masked([(0, row) for row in range(8)])
+    assert torch.equal(whole[4:], masked([(0, row) for row in range(4, 8)]))
+    assert not torch.equal(whole, masked([(1, row) for row in range(8)]))
+    assert (whole.sum(dim=(1, 2)) == 3).all(), "0.6 of 4 blocks, rounded up"
+
+
+def test_a_fixed_number_of_crops_comes_round_again_with_new_masks(folder):
+    rows = read_rows("train")
+    dataset = CropDataset(rows, bands=3, px=128, crop=Crop(), seed=0, masking=Masking(), crops=2)
+    first, second, third = (dataset[epoch, 3] for epoch in range(3))
+    assert torch.equal(first.image, third.image) and first.flip == third.flip
+    assert not torch.equal(first.image, second.image)
+    assert not torch.equal(first.mask, third.mask)
+
+
+def test_parts_of_a_step_are_its_batch_in_order():
+    whole = list(StepBatches(10, batch_size=4, epochs=2, seed=0))
+    parts = list(StepBatches(10, batch_size=4, epochs=2, seed=0, parts=2))
+    assert [one + other for one, other in zip(parts[::2], parts[1::2], strict=True)] == whole
 
 
 def test_bytes_that_are_no_image_name_the_image(folder):

@@ -1,4 +1,4 @@
-"""Random resized crops in uint8 with OpenCV; floats, means and masks belong on the device."""
+"""Random resized crops in uint8 with OpenCV; flips, floats, means and masks belong on the device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from gfm.params import Crop
 TRIES = 10  # as torchvision's RandomResizedCrop, before it falls back to the largest centred crop
 
 
-def random_crop(image: NDArray[np.uint8], px: int, crop: Crop, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random part of `image` (H, W, C), resized to (px, px, C) and perhaps mirrored (torchvision's rule)."""
+def random_crop(
+    image: NDArray[np.uint8], px: int, crop: Crop, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], bool]:
+    """A random part of `image` (H, W, C), resized to (px, px, C), and whether to mirror it (torchvision's rule)."""
     top, left, height, width = _window(image.shape[0], image.shape[1], crop, rng)
     part = image[top : top + height, left : left + width]
     # Linear interpolation skips pixels when it shrinks; the area rule averages them.
@@ -22,9 +24,7 @@ def random_crop(image: NDArray[np.uint8], px: int, crop: Crop, rng: np.random.Ge
     resized = cv2.resize(part, (px, px), interpolation=how)
     if resized.ndim == 2:  # OpenCV drops a single band's axis
         resized = resized[..., None]
-    if rng.random() < crop.flip:
-        resized = resized[:, ::-1]
-    return np.ascontiguousarray(resized)
+    return np.ascontiguousarray(resized), bool(rng.random() < crop.flip)
 
 
 def _window(rows: int, columns: int, crop: Crop, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,24 +16,49 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from gfm import layout
 from gfm.errors import DataError
 from gfm.imagery.shard_reader import ShardReader, decode_image
-from gfm.params import Crop
+from gfm.models.masking import block_mask
+from gfm.params import Crop, Masking
+from gfm.pretraining.batch import Batch, Sample, collate
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.crops import random_crop
 
 SHARDS = layout.COLLECTION / "shards"
 VALIDATION_EPOCH = -1  # validation always sees the same crops
 
-Sample = tuple[Tensor, int]  # uint8 image (C, px, px), row index
+
+class Features(Protocol):
+    """Teacher features of fixed crops (see TeacherCache)."""
+
+    def feature(self, crop: int, row: int) -> Tensor:
+        """The feature (Ct,) of one crop of one row."""
 
 
 class CropDataset(Dataset[Sample]):
     """Crops of the collection's images, addressed by (epoch, row).
 
-    A crop is drawn from (seed, epoch, image id), so it is the same in any order, worker and process.
+    A crop is drawn from (seed, epoch, image id), and so is its mask: the same in any order, worker and process.
+
+    Args:
+        masking: which blocks are masked; None: no masks.
+        crops: how many different crops an image has; 0: a new one every epoch.
+        features: the teacher's features of these crops, where they are cached.
     """
 
-    def __init__(self, rows: Rows, *, bands: int, px: int, crop: Crop, seed: int, shards: Path = SHARDS) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        bands: int,
+        px: int,
+        crop: Crop,
+        seed: int,
+        masking: Masking | None = None,
+        crops: int = 0,
+        features: Features | None = None,
+        shards: Path = SHARDS,
+    ) -> None:
         self.rows, self.bands, self.px, self.crop, self.seed = rows, bands, px, crop, seed
+        self.masking, self.crops, self.features = masking, crops, features
         self.reader = ShardReader(shards)
 
     def __len__(self) -> int:
@@ -39,9 +66,26 @@ class CropDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, row = key
-        draw = xxhash.xxh3_64_intdigest(f"{self.seed}/{epoch}/{self.rows.id(row)}".encode())
-        part = random_crop(self._image(row), self.px, self.crop, np.random.default_rng(draw))
-        return torch.from_numpy(part.transpose(2, 0, 1).copy()), row
+        number = epoch % self.crops if self.crops and epoch >= 0 else epoch
+        draw = np.random.default_rng(self._draw("", number, row))
+        part, flip = random_crop(self._image(row), self.px, self.crop, draw)
+        return Sample(
+            torch.from_numpy(part.transpose(2, 0, 1).copy()),
+            row,
+            flip,
+            self._mask(epoch, row),
+            self.features.feature(number, row) if self.features is not None else None,
+        )
+
+    def _mask(self, epoch: int, row: int) -> Tensor | None:
+        if self.masking is None:
+            return None
+        generator = torch.Generator().manual_seed(self._draw("mask/", epoch, row) >> 1)
+        blocks = self.px // self.masking.unit
+        return block_mask(1, blocks=blocks, ratio=self.masking.ratio, generator=generator)[0]
+
+    def _draw(self, purpose: str, epoch: int, row: int) -> int:
+        return xxhash.xxh3_64_intdigest(f"{purpose}{self.seed}/{epoch}/{self.rows.id(row)}".encode())
 
     def _image(self, row: int) -> np.ndarray:
         name = self.rows.id(row)
@@ -57,41 +101,53 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, row) for every step of a whole training, epochs included, last incomplete batch dropped.
 
     One long run of steps instead of epochs: a resumed training sets `first_step` and gets exactly the batches that
-    are left. Each process takes its part of the batch.
+    are left. Each process takes its share of a step's batch, in `parts` equal parts, one after the other.
     """
 
     def __init__(
-        self, rows: int, *, batch_size: int, epochs: int, seed: int, rank: int = 0, processes: int = 1
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        parts: int = 1,
     ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.rank, self.processes = rank, processes
+        self.rank, self.processes, self.parts = rank, processes, parts
         self.steps_per_epoch = rows // batch_size
         self.steps = self.steps_per_epoch * epochs
         self.first_step = 0
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.parts
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order: np.ndarray = np.empty(0, np.int64)
         ordered_epoch = -1
         share = self.batch_size // self.processes
+        size = share // self.parts
         for step in range(self.first_step, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if epoch != ordered_epoch:
                 order, ordered_epoch = np.random.default_rng([self.seed, epoch]).permutation(self.rows), epoch
             start = position * self.batch_size + self.rank * share
-            yield [(epoch, int(row)) for row in order[start : start + share]]
+            for part in range(start, start + share, size):
+                yield [(epoch, int(row)) for row in order[part : part + size]]
 
 
 class FixedBatches(Sampler[list[tuple[int, int]]]):
     """Every row once, in order, always with the same crops; each process takes every n-th batch."""
 
-    def __init__(self, rows: int, *, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, rows: int, *, batch_size: int, rank: int = 0, processes: int = 1, epoch: int = VALIDATION_EPOCH
+    ) -> None:
         starts = range(0, rows, batch_size)
-        self.batches = [
-            [(VALIDATION_EPOCH, row) for row in range(start, min(start + batch_size, rows))] for start in starts
-        ][rank::processes]
+        self.batches = [[(epoch, row) for row in range(start, min(start + batch_size, rows))] for start in starts][
+            rank::processes
+        ]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -100,17 +156,32 @@ class FixedBatches(Sampler[list[tuple[int, int]]]):
         return iter(self.batches)
 
 
-def make_loader(dataset: CropDataset, batches: Sampler[list[tuple[int, int]]], *, workers: int) -> DataLoader[Sample]:
-    """A loader of (uint8 images (B, C, px, px), row indices (B,))."""
-    return DataLoader(
+class TimedLoader(DataLoader[Batch]):
+    """A loader that counts the seconds for which its reader waited for a batch."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Any:
+        """The batches."""
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited_s += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+
+def make_loader(dataset: CropDataset, batches: Sampler[list[tuple[int, int]]], *, workers: int) -> TimedLoader:
+    """A loader of batches."""
+    return TimedLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
     )
-
-
-def _collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    return torch.stack([image for image, _ in samples]), torch.tensor([row for _, row in samples])

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from gfm import layout
 from gfm.models.encoder_file import EncoderCard
 from gfm.pretraining.record import RunRecord
 
 LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # as the hub's metadata writes them
+
+NO_PICTURES: Mapping[str, str] = MappingProxyType({})
+EXPLAINED = {  # numbers that need more than their name
+    "mfu": "`mfu`, model FLOPs utilisation: the operations of forward and backward pass that torch counts "
+    "(`gflops_per_image`; the frozen teacher's included, recomputed activations not) a second, over `peak_tflops`, the "
+    "best large matrix product measured on this device in this precision when training began, times the processes.",
+    "probe_knn": "`probe_knn`, `probe_linear`: accuracies on held-out labelled images of nearest neighbours and of a "
+    "linear classifier on the pooled last map, `_start` those before the first step.",
+}
 
 
 def write_model_card(
@@ -21,9 +31,12 @@ def write_model_card(
     parameters: int,
     sources: Mapping[str, tuple[str, int]],
     limits: Sequence[str],
-    pictures: bool = False,
+    pictures: Mapping[str, str] = NO_PICTURES,
 ) -> None:
-    """Write `README.md`. `sources` maps each data source to its licence and its number of images."""
+    """Write `README.md`.
+
+    `sources` maps each data source to its licence and its number of images, `pictures` files of the folder to captions.
+    """
     licence = LICENCES.get(card.licence, "other")
     bands = "\n".join(
         f"| {band} | {mean:g} | {std:g} |" for band, mean, std in zip(card.bands, card.mean, card.std, strict=True)
@@ -50,11 +63,8 @@ def write_model_card(
         parts.append(f"## Data\n\n| source | training images | licence |\n|---|---|---|\n{data}")
     if numbers:
         parts.append(f"## Results of training\n\n| number | value |\n|---|---|\n{numbers}")
-    if pictures:
-        parts.append(
-            "![Rows: input, masked input, masked parts filled in by the student](reconstructions.png)\n\n"
-            "Rows: the input, the masked input, and the masked parts filled in."
-        )
+        parts += [text for name, text in EXPLAINED.items() if name in record.metrics]
+    parts += [f"![{caption}]({file})\n\n{caption}" for file, caption in pictures.items()]
     parts += [
         f"## Cost\n\n{_energy(record)}",
         "## Made with\n\n" + "\n".join(_facts(record)),

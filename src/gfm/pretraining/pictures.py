@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from gfm.models.masking import spread
+from gfm.pretraining.batch import collate
 from gfm.pretraining.data import VALIDATION_EPOCH, CropDataset
-from gfm.pretraining.student_module import StudentModule
+from gfm.pretraining.recipes import Recipe
 
 COLUMNS = 6
 GAP = 4  # white pixels between pictures
@@ -22,28 +23,40 @@ GREY = 0.5
 
 
 @torch.no_grad()
-def draw_reconstructions(module: StudentModule, dataset: CropDataset, path: Path) -> None:
-    """Write a PNG of the first few images of `dataset`, with masks that are always the same.
+def draw_reconstructions(recipe: Recipe, dataset: CropDataset, path: Path) -> bool:
+    """Write a PNG of a few images of `dataset`, always with the same masks; False where the recipe fills nothing in.
 
     Reconstructed pixels are pasted into the visible ones; of more than three bands the first three are shown.
     """
     count = min(COLUMNS, len(dataset))
     spaced = [index * len(dataset) // count for index in range(count)]
-    images = torch.stack([dataset[VALIDATION_EPOCH, row][0] for row in spaced]).float() / 255
-    device = next(module.parameters()).device
-    mask = module.masks(count, draw=0).to(device)
-    module.eval()
-    filled = module.model(images.to(device), mask).reconstruction.float().cpu()
-    encoder = module.model.student.encoder
-    filled = (filled * encoder.std.cpu() + encoder.mean.cpu()).clamp(0, 1)
-    hidden = spread(mask.cpu(), (images.shape[2], images.shape[3])).unsqueeze(1)
+    batch = collate([dataset[VALIDATION_EPOCH, row] for row in spaced])
+    if batch.masks is None:
+        return False
+    images, mask = batch.pictures, batch.masks
+    device = next(recipe.model.parameters()).device
+    recipe.model.eval()
+    filled = recipe.filled_in(batch.to(device))
+    if filled is None:
+        return False
+    filled = recipe.student.denormalise(filled.float()).clamp(0, 1).cpu()
+    hidden = spread(mask, (images.shape[2], images.shape[3])).unsqueeze(1)
     rows = [images, torch.where(hidden, torch.tensor(GREY), images), torch.where(hidden, filled, images)]
-    sheet = np.concatenate([_row(name, batch) for name, batch in zip(ROWS, rows, strict=True)])
-    if not cv2.imwrite(str(path), sheet[..., ::-1]):
+    write_sheet(path, [sheet_row(name, batch) for name, batch in zip(ROWS, rows, strict=True)])
+    return True
+
+
+def write_sheet(path: Path, rows: list[NDArray[np.uint8]]) -> None:
+    """Write rows of pictures below each other as a PNG; OSError where that fails."""
+    if not cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]):
         raise OSError(f"{path}: the picture cannot be written")
 
 
-def _row(name: str, images: torch.Tensor) -> NDArray[np.uint8]:
+def sheet_row(name: str, images: torch.Tensor) -> NDArray[np.uint8]:
+    """Images (N, C, px, px) in [0, 1] beside each other, RGB uint8, with a name at the left.
+
+    Of more than three bands the first three are shown, of fewer than three the first as grey.
+    """
     pictures = (images[:, :3].permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     if pictures.shape[-1] < 3:
         pictures = np.repeat(pictures[..., :1], 3, axis=-1)

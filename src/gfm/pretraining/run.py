@@ -6,141 +6,141 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 
 from gfm import layout
-from gfm.errors import GfmError
 from gfm.lightning_progress import LightningProgress
-from gfm.models.backbone import build_backbone
-from gfm.models.encoder import Encoder, check_keys, load_encoder, save_encoder
-from gfm.models.encoder_file import WEIGHTS, EncoderCard, read_card
-from gfm.models.gfm import StudentTeacher
+from gfm.models.encoder import Encoder
 from gfm.output_folder import new_folder
-from gfm.params import Params, Pretraining
-from gfm.pretraining.collection import Rows, read_rows
-from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, make_loader
+from gfm.params import FollowsTeacher, Params
+from gfm.pretraining.collection import Rows
+from gfm.pretraining.data import VALIDATION_EPOCH, FixedBatches, make_loader
+from gfm.pretraining.ema import WeightAverage
+from gfm.pretraining.finished import write_finished
 from gfm.pretraining.history import Row, numbers
-from gfm.pretraining.model_card import write_model_card
+from gfm.pretraining.job import Job, data_hashes, teacher_version
+from gfm.pretraining.neighbours import GALLERY, QUERIES, draw_neighbours, spaced
+from gfm.pretraining.networks import load_networks
 from gfm.pretraining.pictures import draw_reconstructions
+from gfm.pretraining.recipe_module import RecipeModule
+from gfm.pretraining.recipes import Networks, Recipe, build_recipe
 from gfm.pretraining.record import RunRecord
-from gfm.pretraining.student_module import StudentModule
-from gfm.pretraining.trainer import Processes, TimedCheckpoint, check_batch, make_trainer
+from gfm.pretraining.spending import over_nodes
+from gfm.pretraining.teacher_cache import TeacherCache, TeacherPass, fill_cache
+from gfm.pretraining.trainer import Processes, TimedCheckpoint, make_trainer
+from gfm.pretraining.watch import Watch
 from gfm.progress import say
 from gfm.tracking.carbon import measure
 from gfm.tracking.provenance import data_version, provenance
 from gfm.tracking.registry import register_encoder
-from gfm.tracking.runs import child_run
+from gfm.tracking.runs import Run
 
-METHOD = (
-    "Continual pretraining as in GFM (Towards Geospatial Foundation Models via Continual Pretraining, ICCV 2023): "
-    "the student fills in masked blocks of the image, and its pooled features follow those of a frozen teacher that "
-    "sees the whole image."
-)
+CAPTIONS = {
+    "reconstructions.png": "Rows: the input, the masked input, and the masked parts filled in.",
+    "neighbours.png": "Rows: a held-out image, then the training images that the encoder holds to be most like it.",
+}
 
 
 def pretrain(params: Params, name: str) -> None:
     """Pretrain the student as `pretrain.NAME` says and write models/encoders/NAME.
 
-    A killed run resumes from checkpoints/NAME when parameters, data and teacher are still the same.
+    A killed run resumes from checkpoints/NAME when parameters, data and teacher are still the same. BudgetUsed, a
+    GfmError, where the training stops at its budget.
     """
-    if name not in params.pretrain:
-        raise GfmError(f"pretrain.{name}: no such pretraining; there are {', '.join(params.pretrain)}")
-    run, px = params.pretrain[name], params.student.architecture.image_px
     origin = provenance(params.seed)  # of the code and data that run now, not of a commit made meanwhile
-    processes = Processes.from_environment()
-    train, val = read_rows("train"), read_rows("val")
-    check_batch(len(train), run.batch_size, processes, key=f"pretrain.{name}.batch_size")
-    batches = StepBatches(
-        len(train),
-        batch_size=run.batch_size,
-        epochs=run.epochs,
-        seed=params.seed,
-        rank=processes.rank,
-        processes=processes.count,
-    )
+    job = Job.prepare(params, name)
+    run, batches = job.run, job.batches
     final = layout.encoder_folder(name)
-    with _output(final, processes) as folder, _child_run(params, name, run) as tracked:
+    with _output(final, job.processes) as folder, job.tracked() as tracked:
         version = data_version()
         for path, digest in ((layout.COLLECTION, version["dvc"]), (layout.SPLITS, version["splits"])):
             tracked.dataset(path.name, path, digest)
-        model = _student_and_teacher(params, name)
-
-        def report(row: Row) -> None:
-            tracked.metrics(numbers(row), step=int(row["step"] or 0))
-
-        module = StudentModule(
-            model,
-            masking=run.masking,
-            px=px,
-            schedule=run.schedule,
-            batch_size=run.batch_size,
-            epochs=run.epochs,
-            steps_per_epoch=batches.steps_per_epoch,
-            weight_decay=run.weight_decay,
-            train_rows=train,
-            seed=params.seed,
-            key=f"pretrain.{name}",
-            lr_key=f"pretrain.{name}.schedule.base_lr",
-            validates=len(val) > 0,
-            report=report,
-        )
-        checkpoint = TimedCheckpoint(name, _key(params, name), batches, minutes=run.checkpoint_minutes)
-        progress = LightningProgress(f"pretrain {name}", batch_size=run.batch_size, total_steps=len(batches))
-        trainer = make_trainer(
-            params.device,
-            steps=len(batches),
-            steps_per_epoch=batches.steps_per_epoch,
-            progress=progress,
-            validates=len(val) > 0,
-            precision=run.precision,
-            gradient_clip_val=run.clip_grad,
-            callbacks=[checkpoint],
-        )
+        networks = load_networks(params, name)
+        average = WeightAverage(networks.student, run.ema_decay) if run.ema_decay else None
+        recipe = build_recipe(run, networks)
+        module = _module(job, recipe, tracked)
+        checkpoint = job.checkpoint()
+        progress = LightningProgress(f"pretrain {name}", batch_size=run.batch_size, total_steps=batches.steps)
         with measure(params.carbon, f"pretrain {name}") as meter:
-            resumed = _fit(trainer, module, params, run, (train, val), batches, checkpoint)
+            watch = Watch.over(job, recipe, average, checkpoint, meter, tracked)
+            trainer = make_trainer(
+                params.device,
+                steps=batches.steps,
+                steps_per_epoch=batches.steps_per_epoch,
+                progress=progress,
+                validates=len(job.val) > 0,
+                parts=run.accumulate,
+                precision=run.precision,
+                gradient_clip_val=run.clip_grad,
+                callbacks=watch.callbacks,
+            )
+            resumed = _fit(trainer, module, job, recipe, networks, checkpoint)
+        energy = over_nodes(meter.energy, trainer)
         if not trainer.is_global_zero:
             return
-        metrics = numbers(module.history.rows[-1])
-        metrics["samples_per_s"] = round(progress.rate, 2)
-        tracked.metrics({"samples_per_s": metrics["samples_per_s"]}, step=len(batches))
-        tracked.energy(meter.energy)
+        tracked.energy(energy)
+        encoder = average.encoder if average else recipe.student
+        metrics = numbers(module.history.rows[-1]) | watch.results()
         record = RunRecord(
             name=name,
             kind="pretraining",
             seed=params.seed,
-            seconds=meter.energy.seconds,
-            samples=(len(batches) - (resumed or 0)) * run.batch_size,
+            seconds=energy.seconds,
+            samples=(batches.steps - (resumed or 0)) * run.batch_size,
             provenance=origin,
-            energy=meter.energy.as_dict(),
+            energy=energy.as_dict(),
             run_id=tracked.run_id,
             metrics=metrics,
             resumed_at_step=resumed,
         )
-        encoder = model.student.encoder
-        card = replace(encoder.card, provenance=origin, energy=meter.energy.as_dict())
-        save_encoder(folder, encoder.backbone, card)
-        module.history.write(folder / "history.csv")
-        seen = val if len(val) else train
-        draw_reconstructions(module, _crops(params, run, seen), folder / "reconstructions.png")
-        tracked.image(folder / "reconstructions.png", "reconstructions")
-        record.write(folder)
-        write_model_card(
+        pictures = _draw(job, recipe, encoder, trainer, folder)
+        for picture in pictures:
+            tracked.image(folder / picture, picture)
+        if watch.probe is not None:
+            watch.probe.write(folder / "probes.csv")
+        write_finished(
             folder,
-            card,
+            encoder.backbone,
+            replace(encoder.card, provenance=origin, energy=energy.as_dict()),
             record,
-            method=METHOD,
-            parameters=sum(p.numel() for p in encoder.backbone.parameters()),
-            sources=train.licences(),
-            limits=_limits(params, train),
-            pictures=True,
+            method=_method(job, recipe),
+            sources=job.train.licences(),
+            limits=_limits(params, job.train),
+            history=module.history,
+            pictures={picture: CAPTIONS[picture] for picture in pictures},
         )
     checkpoint.remove()
     register_encoder(params, tracked, final)
     say(
-        f"{final}: {run.epochs} epochs of {len(train)} images in {meter.energy.seconds:.0f} s, "
+        f"{final}: {run.epochs} epochs of {len(job.train)} images in {energy.seconds:.0f} s, "
         f"{progress.rate:.0f} images/s; loss {module.history.rows[0]['train_loss']} -> {metrics['train_loss']}"
+    )
+
+
+def _module(job: Job, recipe: Recipe, tracked: Run) -> RecipeModule:
+    def report(row: Row) -> None:
+        tracked.metrics(numbers(row), step=int(row["step"] or 0))
+
+    run = job.run
+    if run.checkpoint_activations:
+        recipe.student.backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    if run.compile:
+        recipe.model.compile()
+    return RecipeModule(
+        recipe,
+        schedule=run.schedule,
+        batch_size=run.batch_size,
+        epochs=run.epochs,
+        steps_per_epoch=job.batches.steps_per_epoch,
+        weight_decay=run.weight_decay,
+        train_rows=job.train,
+        seed=job.params.seed,
+        key=job.key,
+        lr_key=f"{job.key}.schedule.base_lr",
+        validates=len(job.val) > 0,
+        report=report,
+        parts=run.accumulate,
     )
 
 
@@ -154,118 +154,71 @@ def _output(final: Path, processes: Processes) -> Iterator[Path]:
         yield folder
 
 
-def _child_run(params: Params, name: str, run: Pretraining) -> Any:
-    settings = run.model_dump(mode="json") | {"student": params.student.model_dump(mode="json")}
-    return child_run(params, name=f"pretrain {name}", kind="pretrain", settings=settings, seed=params.seed)
-
-
-def _student_and_teacher(params: Params, name: str) -> StudentTeacher:
-    run = params.pretrain[name]
-    bands = params.geopile.bands
-    teacher = load_encoder(layout.encoder_folder("teacher"), image_px=run.teacher_px, seed=params.seed)
-    if teacher.bands != bands:
-        raise GfmError(
-            f"geopile.bands is {', '.join(bands)}, but the teacher takes {', '.join(teacher.bands)}; "
-            "run `gfm teacher` again"
-        )
-    return StudentTeacher(
-        _student(params, run, teacher.card),
-        teacher,
-        student_tap=(run.student_tap.stage, run.student_tap.merged),
-        teacher_tap=(run.teacher_tap.stage, run.teacher_tap.merged),
-        teacher_px=run.teacher_px,
-        alpha=run.alpha,
-        seed=params.seed,
-        name=name,
-    )
-
-
-def _student(params: Params, run: Pretraining, teacher: EncoderCard) -> Encoder:
-    wanted, norm = params.student.architecture, params.student.normalisation
-    licences = [source.licence for source in params.geopile.sources.values()]
-    card = EncoderCard(
-        architecture=wanted.name,
-        model_args=dict(wanted.args),
-        image_px=wanted.image_px,
-        bands=list(params.geopile.bands),
-        mean=list(norm.mean),
-        std=list(norm.std),
-        batch_norm=teacher.batch_norm if run.start == "teacher" else "live",
-        origin="pretrained",
-        licence="; ".join(dict.fromkeys([*licences, teacher.licence])),
-        parents=["teacher"],
-    )
-    backbone = build_backbone(
-        wanted.name, wanted.args, image_px=wanted.image_px, bands=len(card.bands), seed=params.seed
-    )
-    if run.start == "teacher":
-        if (teacher.mean, teacher.std) != (card.mean, card.std):
-            raise GfmError(
-                f"student.normalisation differs from the teacher's (mean {teacher.mean}, std {teacher.std}), "
-                "whose weights the student starts from; set it to the teacher's"
-            )
-        folder = layout.encoder_folder("teacher")
-        state = load_encoder(folder, image_px=wanted.image_px, seed=params.seed).backbone.state_dict()
-        check_keys(backbone, state, f"{folder} for student.architecture")
-        backbone.load_state_dict(state, strict=True)
-    return Encoder(backbone, card, "student")
-
-
-def _crops(params: Params, run: Pretraining, rows: Rows) -> CropDataset:
-    px = params.student.architecture.image_px
-    return CropDataset(rows, bands=len(params.geopile.bands), px=px, crop=run.crop, seed=params.seed)
-
-
 def _fit(
     trainer: Trainer,
-    module: StudentModule,
-    params: Params,
-    run: Pretraining,
-    rows: tuple[Rows, Rows],
-    batches: StepBatches,
+    module: RecipeModule,
+    job: Job,
+    recipe: Recipe,
+    networks: Networks,
     checkpoint: TimedCheckpoint,
 ) -> int | None:
     """Train to the end; returns the step that a checkpoint let it begin at, if one did."""
-    train, val = rows
-    fixed = FixedBatches(
-        len(val),
-        batch_size=run.batch_size // batches.processes,
-        rank=batches.rank,
-        processes=batches.processes,
-    )
+    crops, features, val_features = 0, None, None
+    if isinstance(job.run, FollowsTeacher) and job.run.cached_crops:
+        crops = min(job.run.cached_crops, job.run.epochs)
+        features = _cache(job, networks, job.run, "train", job.train, list(range(crops)), trainer)
+        if len(job.val):
+            val_features = _cache(job, networks, job.run, "val", job.val, [VALIDATION_EPOCH], trainer)
+    fixed = FixedBatches(len(job.val), batch_size=job.part_size, rank=job.processes.rank, processes=job.processes.count)
     trainer.fit(
         module,
-        make_loader(_crops(params, run, train), batches, workers=run.workers),
-        make_loader(_crops(params, run, val), fixed, workers=0) if len(val) else None,
-        ckpt_path=checkpoint.find(),
+        make_loader(job.crops(job.train, recipe, crops=crops, features=features), job.batches, workers=job.run.workers),
+        make_loader(job.crops(job.val, recipe, features=val_features), fixed, workers=0) if len(job.val) else None,
+        ckpt_path=checkpoint.find(job.processes),
         weights_only=True,
     )
-    return batches.first_step or None
+    return job.batches.first_step or None
 
 
-def _key(params: Params, name: str) -> dict[str, Any]:
-    """What the training depends on; a checkpoint of anything else is not resumed."""
-    import xxhash
+def _cache(
+    job: Job, networks: Networks, run: FollowsTeacher, split: str, rows: Rows, crops: list[int], trainer: Trainer
+) -> TeacherCache:
+    how = TeacherPass(
+        networks.the_teacher(),
+        run,
+        precision=job.run.precision,
+        device=trainer.strategy.root_device,
+        batch_size=job.run.batch_size,
+        workers=job.run.workers,
+        key=job.key,
+    )
+    belongs = {"teacher": teacher_version(), "data": data_hashes()}
+    return fill_cache(job.crops(rows), split, crops, how, belongs, job.processes)
 
-    run = params.pretrain[name].model_dump(mode="json")
-    for indifferent in ("workers", "checkpoint_minutes"):
-        run.pop(indifferent)
-    folder = layout.encoder_folder("teacher")
-    card = read_card(folder)
-    weights = folder / WEIGHTS
-    data = data_version()
-    return {
-        "pretrain": run,
-        "student": params.student.model_dump(mode="json"),
-        "seed": params.seed,
-        "data": {"manifest": data["manifest"], "splits": data["splits"]},
-        "teacher": {
-            "architecture": card.architecture,
-            "mean": card.mean,
-            "std": card.std,
-            "weights": xxhash.xxh3_128_hexdigest(weights.read_bytes()) if weights.exists() else None,
-        },
-    }
+
+def _draw(job: Job, recipe: Recipe, encoder: Encoder, trainer: Trainer, folder: Path) -> list[str]:
+    """Write the pictures that show what was learned; returns their file names."""
+    device = trainer.strategy.root_device  # Lightning has moved the module off it
+    recipe.model.to(device)
+    encoder.to(device)
+    seen = job.val if len(job.val) else job.train
+    reconstructions, neighbours = CAPTIONS
+    drawn = [reconstructions] if draw_reconstructions(recipe, job.crops(seen, recipe), folder / reconstructions) else []
+    draw_neighbours(
+        encoder,
+        job.whole(spaced(seen, QUERIES)),
+        job.whole(spaced(job.train, GALLERY)),
+        folder / neighbours,
+        batch_size=job.part_size,
+    )
+    return [*drawn, neighbours]
+
+
+def _method(job: Job, recipe: Recipe) -> str:
+    """What was done, for the model card."""
+    if job.run.ema_decay is None:
+        return recipe.method
+    return f"{recipe.method} The weights are the exponential moving average over the steps, decay {job.run.ema_decay}."
 
 
 def _limits(params: Params, train: Rows) -> list[str]:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from gfm.errors import GfmError
 from gfm.params import Schedule
+from gfm.pretraining.batch import Batch
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.history import History, Row
 from gfm.pretraining.optimiser import BETAS, EPS, learning_rate, parameter_groups
-
-Batch = tuple[Tensor, Tensor]  # uint8 images (B, C, px, px), row indices (B,)
 
 
 class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped here
@@ -31,6 +30,7 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
         loss_names: of what `_losses` returns, the one that is minimised first.
         schedule, batch_size, epochs, steps_per_epoch, weight_decay: the optimiser's.
         train_rows: to name images in errors.
+        parts: batches that make up one step (gradient accumulation).
         key: parameters of this training, for errors: `pretrain.NAME` or `teacher`.
         lr_key: the parameter to lower when the loss is not finite.
         validates: whether validation follows every epoch.
@@ -52,6 +52,7 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
         lr_key: str,
         validates: bool,
         report: Callable[[Row], None],
+        parts: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,6 +61,7 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
         self.steps_per_epoch = steps_per_epoch
         self.train_rows = train_rows
         self.seed = seed
+        self.parts = parts
         self.key, self.lr_key = key, lr_key
         self.validates = validates
         self.report = report
@@ -67,8 +69,8 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
         self._unchecked: tuple[int, Tensor, Tensor] | None = None  # step, loss, row indices
 
     @abstractmethod
-    def _losses(self, images: Tensor, rows: Tensor, draw: int, train: bool) -> list[Tensor]:
-        """Scalars of a batch of images (B, C, px, px) in [0, 1]; what is random must depend on `draw` alone."""
+    def _losses(self, batch: Batch, train: bool) -> list[Tensor]:
+        """Scalars of a batch; what is random must come from the batch or from torch's generator, seeded by the step."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the published groups, and its learning rate per step."""
@@ -82,21 +84,20 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tie what is random inside the network to the step, so that a resumed run repeats it; check the last loss."""
-        torch.manual_seed(self._draw(self.global_step))
+        torch.manual_seed(self._draw(self.global_step * self.parts + batch_idx % self.parts))
         self.check_finite()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss."""
-        images, rows = batch
-        losses = self._losses(images.float() / 255, rows, self._draw(self.global_step), True)
+        losses = self._losses(batch, True)
         # Looked at before the next step: by then the device has it, and nothing waits.
-        self._unchecked = (self.global_step, losses[0].detach(), rows)
-        self.history.add("train", losses, len(images))
+        self._unchecked = (self.global_step, losses[0].detach(), batch.rows)
+        self.history.add("train", losses, len(batch.rows))
         return losses[0]
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Close the epoch's row where an epoch of the recipe ends."""
-        if self.global_step % self.steps_per_epoch:
+    def end_batch(self, batch_idx: int) -> None:
+        """Close the epoch's row where an epoch of the recipe ends; EpochRows calls it after every batch."""
+        if (batch_idx + 1) % self.parts or self.global_step % self.steps_per_epoch:
             return
         self.check_finite()
         lr = self.lr_at(self.global_step - 1)
@@ -105,9 +106,8 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
             self.report(self.history.rows[-1])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Losses on held-out places, always with the same crops and draws."""
-        images, rows = batch
-        self.history.add("val", self._losses(images.float() / 255, rows, batch_idx, False), len(images))
+        """Losses on held-out places, always with the same crops and masks."""
+        self.history.add("val", self._losses(batch, False), len(batch.rows))
 
     def on_validation_epoch_end(self) -> None:
         """Add the validation losses to the row of the epoch that has just ended."""
@@ -128,6 +128,14 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
                 f"lower {self.lr_key}, or look at these images"
             )
 
+    def check_weights(self) -> None:
+        """Raise GfmError if a weight is not a finite number: a finite loss can have gradients that are none."""
+        finite = torch.stack([torch.isfinite(weight).all() for weight in self.parameters() if weight.requires_grad])
+        if not finite.all():
+            raise GfmError(
+                f"{self.key}: weights became infinite or no number by step {self.global_step}; lower {self.lr_key}"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history."""
         checkpoint["history"] = self.history.state()
@@ -137,6 +145,6 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
         self.history.restore(checkpoint["history"])
 
     def _draw(self, step: int) -> int:
-        """A seed for one step of one process, apart from those of validation batches (small numbers)."""
+        """A seed for one batch of one process."""
         rank: int = self.global_rank
         return ((self.seed + 1) * 1_000_003 + step) * 4096 + rank

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gfm.models.encoder import Encoder
+from gfm.pretraining.batch import Batch
 from gfm.pretraining.step_module import StepModule
 
 LOSSES = ("loss", "accuracy")
@@ -40,7 +41,7 @@ class SupervisedModule(StepModule):
         self.register_buffer("train_labels", torch.tensor(train_labels), persistent=False)
         self.register_buffer("val_labels", torch.tensor(val_labels, dtype=torch.long), persistent=False)
 
-    def _losses(self, images: Tensor, rows: Tensor, draw: int, train: bool) -> list[Tensor]:
-        labels: Tensor = (self.train_labels if train else self.val_labels)[rows]
-        logits = self.model(images)
+    def _losses(self, batch: Batch, train: bool) -> list[Tensor]:
+        labels: Tensor = (self.train_labels if train else self.val_labels)[batch.rows]
+        logits = self.model(batch.pictures)
         return [F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()]

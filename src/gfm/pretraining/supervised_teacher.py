@@ -8,14 +8,14 @@ from gfm import layout
 from gfm.errors import DataError
 from gfm.lightning_progress import LightningProgress
 from gfm.models.backbone import build_backbone
-from gfm.models.encoder import Encoder, save_encoder
+from gfm.models.encoder import Encoder
 from gfm.models.encoder_file import EncoderCard
 from gfm.output_folder import new_folder
 from gfm.params import Crop, Params, Schedule, SupervisedTeacher
 from gfm.pretraining.collection import Rows, read_rows
 from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, make_loader
+from gfm.pretraining.finished import write_finished
 from gfm.pretraining.history import Row, numbers
-from gfm.pretraining.model_card import write_model_card
 from gfm.pretraining.record import RunRecord
 from gfm.pretraining.supervised_module import Classifier, SupervisedModule
 from gfm.pretraining.trainer import Processes, check_batch, make_trainer
@@ -137,16 +137,14 @@ def train_teacher(params: Params, teacher: SupervisedTeacher) -> None:
             run_id=tracked.run_id,
             metrics=metrics,
         )
-        save_encoder(folder, backbone, card)
-        module.history.write(folder / "history.csv")
-        record.write(folder)
-        write_model_card(
+        write_finished(
             folder,
+            backbone,
             card,
             record,
             method=METHOD,
-            parameters=sum(p.numel() for p in backbone.parameters()),
             sources=train.licences(),
+            history=module.history,
             limits=[
                 f"It has learned {len(classes)} classes from {len(train)} images: a small teacher, for small students.",
                 f"It takes the bands {', '.join(bands)} as described above and knows no others.",

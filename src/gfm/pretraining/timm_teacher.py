@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from gfm import layout
 from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, set_image_px, takes_img_size
-from gfm.models.encoder import check_keys, read_weights, save_encoder
+from gfm.models.encoder import check_keys, read_weights
 from gfm.models.encoder_file import EncoderCard
 from gfm.output_folder import new_folder
 from gfm.params import Params, TimmTeacher
-from gfm.pretraining.model_card import write_model_card
+from gfm.pretraining.finished import write_finished
 from gfm.pretraining.record import RunRecord
 from gfm.progress import say
 from gfm.tracking.carbon import measure
@@ -63,7 +63,6 @@ def import_teacher(params: Params, teacher: TimmTeacher) -> None:
             provenance=origin,
             energy={"kwh": None, "kg_co2eq": None, "method": "not measured: trained elsewhere"},
         )
-        save_encoder(folder, found.backbone, card)
         record = RunRecord(
             name="teacher",
             kind="imported teacher",
@@ -75,13 +74,12 @@ def import_teacher(params: Params, teacher: TimmTeacher) -> None:
             run_id=tracked.run_id,
             metrics={},
         )
-        record.write(folder)
-        write_model_card(
+        write_finished(
             folder,
+            found.backbone,
             card,
             record,
             method=METHOD,
-            parameters=sum(p.numel() for p in found.backbone.parameters()),
             sources={},
             limits=["Made from natural images by others: their terms and their biases apply."],
         )

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from gfm.compute import Device, use_device
 from gfm.errors import GfmError
 from gfm.lightning_progress import LightningProgress, quiet_lightning
+from gfm.pretraining.between_steps import BetweenSteps, EpochRows, processes_agree
 from gfm.pretraining.data import StepBatches
 from gfm.progress import say
 
@@ -38,22 +39,31 @@ class Processes:
 
 
 def make_trainer(
-    device: Device, *, steps: int, steps_per_epoch: int, progress: LightningProgress, validates: bool, **settings: Any
+    device: Device,
+    *,
+    steps: int,
+    steps_per_epoch: int,
+    progress: LightningProgress,
+    validates: bool,
+    parts: int = 1,
+    **settings: Any,
 ) -> Trainer:
     """A trainer for `steps` optimiser steps that validates after each of the recipe's epochs.
 
-    `settings` are Lightning's own (precision, gradient_clip_val, callbacks).
+    A step gathers the gradients of `parts` batches. `settings` are Lightning's own (precision, gradient_clip_val,
+    callbacks).
     """
     quiet_lightning()
     processes = Processes.from_environment()
-    callbacks = [progress, *settings.pop("callbacks", [])]
+    callbacks = [progress, EpochRows(), *settings.pop("callbacks", [])]
     return Trainer(
         accelerator=use_device(device),
         devices=processes.of_this_node,
         num_nodes=processes.count // processes.of_this_node,
         max_steps=steps,
         max_epochs=-1,
-        val_check_interval=steps_per_epoch if validates else None,
+        accumulate_grad_batches=parts,
+        val_check_interval=steps_per_epoch * parts if validates else None,
         check_val_every_n_epoch=None if validates else 1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -66,39 +76,64 @@ def make_trainer(
     )
 
 
-def check_batch(rows: int, batch_size: int, processes: Processes, *, key: str) -> None:
-    """Raise GfmError where no whole batch can be filled, or where processes cannot share it evenly."""
+def check_batch(rows: int, batch_size: int, processes: Processes, *, key: str, parts: int = 1) -> None:
+    """Raise GfmError where no whole batch can be filled, or where processes and their parts cannot share it evenly."""
     if rows < batch_size:
         raise GfmError(
             f"{key} = {batch_size}, but the collection has {rows} training images for it; "
             "lower it, or add images to geopile.sources"
         )
-    if batch_size % processes.count:
-        raise GfmError(f"{key} = {batch_size} cannot be shared by {processes.count} processes; use a multiple of it")
+    if batch_size % (processes.count * parts):
+        each = f" in {parts} parts each" if parts > 1 else ""
+        raise GfmError(
+            f"{key} = {batch_size} cannot be shared by {processes.count} processes{each}; "
+            f"use a multiple of {processes.count * parts}"
+        )
 
 
-class TimedCheckpoint(Callback):  # type: ignore[misc]  # lightning is untyped here
-    """Writes `checkpoints/NAME/last.ckpt` every few minutes, whole or not at all.
+class TimedCheckpoint(BetweenSteps):
+    """Writes `checkpoints/NAME/step-N.ckpt` every few minutes, and every few steps if asked; whole or not at all.
 
     `key` says what the training depends on (parameters, data, teacher): a checkpoint of another key is not resumed.
+    The last `keep` stay until the training ends.
     """
 
-    def __init__(self, name: str, key: Mapping[str, Any], batches: StepBatches, *, minutes: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        batches: StepBatches,
+        *,
+        minutes: float,
+        steps: int | None = None,
+        keep: int = 1,
+    ) -> None:
         self.folder = CHECKPOINTS / name
-        self.file = self.folder / "last.ckpt"
         self.key = json.dumps(key, indent=1, sort_keys=True)
-        self.seconds = minutes * 60
+        self.seconds, self.steps, self.keep = minutes * 60, steps, keep
         self.batches = batches
         self._written = time.monotonic()
 
-    def find(self) -> Path | None:
-        """The checkpoint to resume from; one that belongs to other parameters or data is removed, and said so."""
+    def files(self) -> list[Path]:
+        """The finished checkpoints, the latest one last."""
+        return sorted(self.folder.glob("step-*.ckpt"))
+
+    def find(self, processes: Processes) -> Path | None:
+        """The checkpoint to resume from; one that belongs to other parameters or data is removed, and said so.
+
+        Every process finds the same; only the first one removes.
+        """
         key_file = self.folder / "key.json"
-        if self.file.exists() and key_file.exists() and key_file.read_text(encoding="utf-8") == self.key:
-            return self.file
+        # The key before the files: while the first process removes, another must not see old files with a new key.
+        fits = key_file.exists() and key_file.read_text(encoding="utf-8") == self.key
+        files = self.files()
+        if files and fits:
+            return files[-1]
+        if processes.rank:
+            return None
         if self.folder.exists():
-            if self.file.exists():
-                say(f"{self.file}: made with other parameters or data; starting from the beginning")
+            if files:
+                say(f"{files[-1]}: made with other parameters or data; starting from the beginning")
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
         key_file.write_text(self.key, encoding="utf-8")
@@ -111,22 +146,34 @@ class TimedCheckpoint(Callback):  # type: ignore[misc]  # lightning is untyped h
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Have the loader begin with the batch of the next step."""
         self.batches.first_step = checkpoint["global_step"]
-        say(f"{self.file}: resuming at step {checkpoint['global_step']} of {self.batches.steps}")
+        if trainer.is_global_zero:
+            say(f"{self.folder}: resuming at step {checkpoint['global_step']} of {self.batches.steps}")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write when it is time, but never between an epoch's last step and its validation."""
-        if trainer.global_step % self.batches.steps_per_epoch == 0 or (
-            trainer.world_size > 1 and trainer.global_step % 20
-        ):
-            return  # processes agree on the time only now and then, for that is not free
-        if not trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
+    def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write when it is time; after the last step the encoder itself is written."""
+        step = trainer.global_step
+        if step >= self.batches.steps:
             return
-        if hasattr(pl_module, "check_finite"):
-            pl_module.check_finite()
+        due = self.steps is not None and step % self.steps == 0
+        if not due and processes_agree(trainer):
+            due = trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds)
+        if due:
+            self.write(trainer, pl_module)
+
+    def write(self, trainer: Trainer, pl_module: LightningModule) -> Path:
+        """Write a checkpoint of this step now; every process must call it.
+
+        GfmError where loss or weights are not finite: the checkpoints of before stay.
+        """
+        pl_module.check_finite()
+        pl_module.check_weights()
+        final = self.folder / f"step-{trainer.global_step:09d}.ckpt"
         unfinished = self.folder / "unfinished.ckpt"
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
-            unfinished.replace(self.file)
+            unfinished.replace(final)
+            for old in self.files()[: -self.keep]:
+                old.unlink()
+        trainer.strategy.barrier()  # nobody leaves, and has the others ended, before the file has its name
         self._written = time.monotonic()
+        return final

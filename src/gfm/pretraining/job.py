@@ -1,0 +1,126 @@
+"""One pretraining with what it reads and what its result depends on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from gfm.errors import GfmError
+from gfm.models.encoder_file import WEIGHTS, read_card
+from gfm.params import Params, Pretraining
+from gfm.pretraining.collection import Rows, read_rows
+from gfm.pretraining.data import CropDataset, StepBatches
+from gfm.pretraining.features import WHOLE
+from gfm.pretraining.networks import TEACHER, uses_teacher
+from gfm.pretraining.recipes import Recipe
+from gfm.pretraining.trainer import Processes, TimedCheckpoint, check_batch
+from gfm.tracking.provenance import data_version
+from gfm.tracking.runs import Run, child_run
+
+# Of a pretraining's parameters: what does not change the weights that come out.
+INDIFFERENT = ("workers", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints", "budget", "probe")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One pretraining: its parameters, its rows, its batches."""
+
+    params: Params
+    name: str
+    run: Pretraining
+    train: Rows
+    val: Rows
+    batches: StepBatches
+    processes: Processes
+
+    @classmethod
+    def prepare(cls, params: Params, name: str) -> Job:
+        """Read the rows of `pretrain.NAME`; GfmError where there is no such pretraining or no whole batch."""
+        if name not in params.pretrain:
+            raise GfmError(f"pretrain.{name}: no such pretraining; there are {', '.join(params.pretrain)}")
+        run = params.pretrain[name]
+        processes = Processes.from_environment()
+        train, val = read_rows("train"), read_rows("val")
+        check_batch(len(train), run.batch_size, processes, key=f"pretrain.{name}.batch_size", parts=run.accumulate)
+        batches = StepBatches(
+            len(train),
+            batch_size=run.batch_size,
+            epochs=run.epochs,
+            seed=params.seed,
+            rank=processes.rank,
+            processes=processes.count,
+            parts=run.accumulate,
+        )
+        return cls(params, name, run, train, val, batches, processes)
+
+    @property
+    def key(self) -> str:
+        """Where its parameters stand."""
+        return f"pretrain.{self.name}"
+
+    @property
+    def part_size(self) -> int:
+        """Images that a process takes at once."""
+        return self.run.batch_size // (self.processes.count * self.run.accumulate)
+
+    def crops(self, rows: Rows, recipe: Recipe | None = None, **more: Any) -> CropDataset:
+        """Crops of `rows`, with the recipe's masks."""
+        return CropDataset(
+            rows,
+            bands=len(self.params.geopile.bands),
+            px=self.params.student.architecture.image_px,
+            seed=self.params.seed,
+            masking=recipe.masking if recipe else None,
+            **{"crop": self.run.crop, **more},
+        )
+
+    def whole(self, rows: Rows) -> CropDataset:
+        """The images of `rows` as wholes."""
+        return self.crops(rows, crop=WHOLE)
+
+    def checkpoint(self) -> TimedCheckpoint:
+        """Where and when it is saved, and what it must agree with to be resumed."""
+        return TimedCheckpoint(
+            self.name,
+            self._depends_on(),
+            self.batches,
+            minutes=self.run.checkpoint_minutes,
+            steps=self.run.checkpoint_steps,
+            keep=self.run.keep_checkpoints,
+        )
+
+    def tracked(self) -> AbstractContextManager[Run]:
+        """Its run in MLflow."""
+        settings = self.run.model_dump(mode="json") | {"student": self.params.student.model_dump(mode="json")}
+        name = f"pretrain {self.name}"
+        return child_run(self.params, name=name, kind="pretrain", settings=settings, seed=self.params.seed)
+
+    def _depends_on(self) -> dict[str, Any]:
+        run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in INDIFFERENT}
+        return {
+            "pretrain": run,
+            "student": self.params.student.model_dump(mode="json"),
+            "seed": self.params.seed,
+            "data": data_hashes(),
+            "teacher": teacher_version() if uses_teacher(self.run) else None,
+        }
+
+
+def data_hashes() -> dict[str, Any]:
+    """The hashes of the collection and its splits."""
+    data = data_version()
+    return {"manifest": data["manifest"], "splits": data["splits"]}
+
+
+def teacher_version() -> dict[str, Any]:
+    """What distinguishes one teacher from another."""
+    card, weights = read_card(TEACHER), TEACHER / WEIGHTS
+    return {
+        "architecture": card.architecture,
+        "mean": card.mean,
+        "std": card.std,
+        "weights": xxhash.xxh3_128_hexdigest(weights.read_bytes()) if weights.exists() else None,
+    }

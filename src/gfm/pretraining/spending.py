@@ -1,0 +1,78 @@
+"""What a training has used so far: time and energy, resumes and all nodes included."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from gfm.pretraining.between_steps import BetweenSteps, processes_agree
+from gfm.tracking.carbon import Energy, Meter
+
+
+class Spending(BetweenSteps):
+    """Adds what this process has used to what the checkpoint says was used before.
+
+    Every process holds the same figures: the longest time, and the energy of all nodes. Between a kill and the
+    checkpoint before it, neither the work nor its cost is counted.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.seconds = self.kwh = self.kg_co2eq = 0.0
+        self._before = (0.0, 0.0, 0.0)
+        self._began = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Know what was used before the first step."""
+        self._update(trainer)
+
+    def between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at clock and meter."""
+        if processes_agree(trainer):
+            self._update(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look a last time."""
+        self._update(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints must keep."""
+        return {"seconds": self.seconds, "kwh": self.kwh, "kg_co2eq": self.kg_co2eq}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._before = (state_dict["seconds"], state_dict["kwh"], state_dict["kg_co2eq"])
+
+    def _update(self, trainer: Trainer) -> None:
+        energy = self.meter.so_far()
+        seconds, kwh, kg = time.monotonic() - self._began, energy.kwh or 0.0, energy.kg_co2eq or 0.0
+        if trainer.world_size > 1:
+            device = trainer.strategy.root_device
+            seconds = float(trainer.strategy.reduce(torch.tensor(seconds, device=device), reduce_op="max"))
+            kwh, kg = trainer.strategy.reduce(torch.tensor([kwh, kg], device=device), reduce_op="sum").tolist()
+        self.seconds, self.kwh, self.kg_co2eq = (
+            used + before for used, before in zip((seconds, kwh, kg), self._before, strict=True)
+        )
+
+
+def over_nodes(energy: Energy, trainer: Trainer) -> Energy:
+    """The energy of all nodes together, the same in every process; each node's first process has measured its own."""
+    if trainer.num_nodes == 1:
+        return energy
+    found: list[Energy | None] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(found, energy)
+    measured = [(one.kwh, one.kg_co2eq) for one in found if one and one.kwh is not None and one.kg_co2eq is not None]
+    if not measured:
+        return energy
+    first = next(one for one in found if one and one.kwh is not None)
+    return replace(
+        first,
+        kwh=sum(kwh for kwh, _ in measured),
+        kg_co2eq=sum(kg for _, kg in measured),
+        seconds=energy.seconds,
+        method=f"sum of {len(measured)} of {trainer.num_nodes} nodes, the first by {first.method}",
+    )
