@@ -31,13 +31,20 @@ def draw(path: Path, pixels: np.ndarray) -> None:
     assert cv2.imwrite(str(path), pixels)
 
 
-def draw_band(path: Path, pixels: np.ndarray, georeferenced: bool = True) -> None:
-    """A GeoTIFF of one (H, W) uint16 band of 10 m pixels."""
+def draw_band(path: Path, pixels: np.ndarray, east: float = 500_000, metres: float = 10) -> None:
+    """A GeoTIFF of one (H, W) uint16 band whose upper left corner lies `east` in UTM zone 31."""
+    draw_tiff(path, pixels[..., None].astype(np.uint16), east, metres=metres)
+
+
+def draw_tiff(
+    path: Path, pixels: np.ndarray, east: float, north: float = 4_600_000, metres: float = 10, crs: str = "EPSG:32631"
+) -> None:
+    """A GeoTIFF of (H, W, C)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    where = {"crs": "EPSG:32631", "transform": from_origin(500_000, 4_600_000, 10, 10)} if georeferenced else {}
-    height, width = pixels.shape
-    with rasterio.open(path, "w", driver="GTiff", count=1, dtype="uint16", height=height, width=width, **where) as file:
-        file.write(pixels.astype(np.uint16), 1)
+    height, width, count = pixels.shape
+    profile = {"driver": "GTiff", "count": count, "dtype": pixels.dtype, "height": height, "width": width}
+    with rasterio.open(path, "w", crs=crs, transform=from_origin(east, north, metres, metres), **profile) as file:
+        file.write(np.moveaxis(pixels, -1, 0))
 
 
 class Workplace:
@@ -62,7 +69,7 @@ class Workplace:
             "paths": {"raw": "raw"},
             "geopile": {"sources": {"a": {"format": "class-folders", "root": "a", "licence": "CC0"}}},
             "teacher": {"kind": "timm", "architecture": {"name": ARCHITECTURE}, "weights": "hub", "licence": "MIT"},
-            "pretrain": {"gfm": {}},
+            "pretrain": {"gfm": {"recipe": "gfm"}},
             "tasks": tasks,
             "tracking": {"uri": "none"},
         }
@@ -146,6 +153,7 @@ def drawing() -> Any:
     class Drawing:
         picture = staticmethod(draw)
         band = staticmethod(draw_band)
+        tiff = staticmethod(draw_tiff)
         segmentation = staticmethod(segmentation)
         short = SHORT
 

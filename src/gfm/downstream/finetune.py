@@ -8,25 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from safetensors.torch import save_file
+from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from gfm.compute import use_device
+from gfm.downstream.adaptation import build_adaptation
+from gfm.downstream.adapted import save_adapted
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
-from gfm.downstream.data import Chips, fits_memory, score_loader, train_loader
+from gfm.downstream.data import Chips, fits_memory
 from gfm.downstream.formats import open_format
-from gfm.downstream.module import Finetuning
 from gfm.downstream.pictures import draw_predictions
 from gfm.downstream.result import SeedResult, mean_and_spread, write_history, write_run, write_scores
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex, read_index
-from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
+from gfm.downstream.tasks import TaskSpec, build_model
 from gfm.downstream.tasks.dense import IGNORED
+from gfm.downstream.training import Learned, Training
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_folder, task_index
-from gfm.lightning_progress import LightningProgress, quiet_lightning
+from gfm.lightning_progress import quiet_lightning
 from gfm.models.encoder import load_encoder
 from gfm.models.encoder_file import read_card
 from gfm.output_folder import new_folder
@@ -71,8 +72,13 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     chips.hold(f"{task_name}: reading {part}")
                 results = [_train(job, seed, folder, run) for seed in settings.seeds]
             primary = next(iter(results[0].test))
+            share = _trained_share(results[0])
+            chosen = {str(result.seed): result.chosen for result in results}
+            run.tags({"mode": task.finetune.mode})
+            run.metrics(share)
             write_scores(folder / "scores.csv", model_name, task_name, results)
-            write_history(folder / "history.csv", results)
+            if any(result.history for result in results):
+                write_history(folder / "history.csv", results)
             energy = meter.energy
             write_run(
                 folder / "run.json",
@@ -80,6 +86,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "task": task_name,
                     "kind": task.kind,
                     "model": model_name,
+                    "mode": task.finetune.mode,
                     "seeds": settings.seeds,
                     "seconds": round(energy.seconds, 3),
                     "samples": sum(result.samples for result in results),
@@ -89,7 +96,8 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "parts": {part: len(job.parts[part]) for part in PARTS},
                     "too_small": task.too_small,
                     "index": index.digest,
-                    "parameters": results[0].parameters,
+                    **share,
+                    **({"chosen": chosen} if any(chosen.values()) else {}),
                     "settings": task.model_dump(mode="json"),
                     "provenance": origin,
                     "energy": energy.as_dict(),
@@ -102,6 +110,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
             run.artifact(folder / "scores.csv")
     say(
         f"{task_name}, {model_name}: test {primary} {mean_and_spread(results, primary)} over {len(results)} seeds, "
+        f"{task.finetune.mode}: {share['trained_share']:.2%} of {share['parameters']:,} parameters trained, "
         f"{energy.seconds:.0f} s, written to {final}"
     )
 
@@ -138,58 +147,46 @@ def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
     settings = job.task.finetune
     quiet_lightning()
     seed_everything(seed, workers=True, verbose=False)
-    encoder = load_encoder(encoder_folder(job.model_name), image_px=job.task.image_px, seed=seed)
+    adaptation = build_adaptation(settings)
+    encoder = load_encoder(
+        encoder_folder(job.model_name), image_px=job.task.image_px, seed=seed, drop_path=adaptation.drop_path
+    )
     model = build_model(job.task.kind, encoder, job.spec, job.class_weights)
-    train = train_loader(
-        job.parts["train"],
-        batch_size=settings.batch_size,
-        steps=settings.max_steps_per_epoch,
-        seed=seed,
-        workers=settings.workers,
-    )
-    val, test = (
-        score_loader(job.parts[part], batch_size=settings.batch_size, workers=settings.workers)
-        for part in ("val", "test")
-    )
-    total_steps = len(train) * settings.epochs
-    module = Finetuning(model, settings, total_steps=total_steps, seed=seed)
+    adaptation.prepare(model)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     what = f"{job.task_name}, {job.model_name}, seed {seed}"
-    trainer = Trainer(
-        accelerator=job.accelerator,
-        devices=1,
-        max_epochs=settings.epochs,
-        precision=settings.precision,
-        callbacks=[LightningProgress(what, batch_size=settings.batch_size, total_steps=total_steps)],
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=False,
-    )
-    trainer.fit(module, train, val)
-    module.restore_best()
-    trainer.test(module, test, verbose=False)
-    _record(module, seed, run)
-    save_file(_tensors(model), folder / f"seed-{seed}.safetensors")
+    learned = adaptation.learn(model, Training(settings, job.parts, seed, job.accelerator, what))
+    _record(learned, model.primary, seed, run)
+    save_adapted(folder, model, adaptation, kind=job.task.kind, encoder=job.model_name, seed=seed)
     if seed == settings.seeds[0]:
         title = f"{job.task_name} (test), {job.model_name}, seed {seed}"
-        draw_predictions(folder / "predictions.png", model, job.parts["test"], module.device, title)
+        device = next(model.parameters()).device
+        draw_predictions(folder / "predictions.png", model, job.parts["test"], device, title)
     return SeedResult(
         seed=seed,
-        epoch=module.best_epoch,
-        val=module.best_scores,
-        test=module.test_scores,
-        history=module.history,
+        epoch=learned.epoch,
+        val=learned.val,
+        test=learned.test,
+        history=learned.history,
+        samples=learned.samples,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        samples=trainer.global_step * min(settings.batch_size, len(job.parts["train"])),
+        trained=trained,
+        chosen=learned.chosen,
     )
 
 
-def _record(module: Finetuning, seed: int, run: Run) -> None:
-    for entry in module.history:
-        values = {"train_loss": entry["train_loss"], f"val_{module.model.primary}": entry["val_score"]}
+def _record(learned: Learned, primary: str, seed: int, run: Run) -> None:
+    for entry in learned.history:
+        values = {"train_loss": entry["train_loss"], f"val_{primary}": entry["val_score"]}
         run.metrics({f"seed{seed}.{name}": value for name, value in values.items()}, step=int(entry["step"]))
-    run.metrics({f"seed{seed}.test_{name}": score for name, score in module.test_scores.items()})
+    run.metrics({f"seed{seed}.test_{name}": score for name, score in learned.test.items()})
+    run.metrics({f"seed{seed}.{name}": value for name, value in learned.chosen.items()})
+
+
+def _trained_share(result: SeedResult) -> dict[str, float]:
+    """How many parameters there are, and how many of them learned."""
+    whole, trained = result.parameters, result.trained
+    return {"parameters": whole, "trained_parameters": trained, "trained_share": round(trained / whole, 6)}
 
 
 def _described(job: Job) -> Mapping[str, Any]:
@@ -204,7 +201,3 @@ def _class_weights(train: Chips, classes: int) -> Tensor:
         mask = train.target(number)
         counts += torch.bincount(mask[mask != IGNORED].long(), minlength=classes)
     return (counts.sum() / (classes * counts.clamp(min=1))).sqrt()
-
-
-def _tensors(model: TaskModel) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}

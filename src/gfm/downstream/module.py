@@ -3,34 +3,76 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
-from gfm.downstream.data import turned
-from gfm.downstream.tasks.task import Batch, Scores, TaskModel
+from gfm.downstream.tasks.task import Batch, Scores, TaskSpec
 from gfm.errors import GfmError
-from gfm.params import Finetune
+
+
+class Learner(Protocol):
+    """What is trained: a task's model, or its head on features."""
+
+    spec: TaskSpec
+
+    @property
+    def primary(self) -> str: ...
+
+    def loss(self, batch: Batch) -> Tensor: ...
+
+    def predict(self, batch: Batch) -> Tensor: ...
+
+    def scores(self) -> Scores: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+class Group(TypedDict):
+    """Parameters with a learning rate and a weight decay of their own, as torch's optimisers take them."""
+
+    name: str
+    params: list[Parameter]
+    lr: float
+    lr_scale: float  # what timm's schedulers multiply the rate by; torch's do not read it
+    weight_decay: float
+
+
+# A learning-rate scheduler, torch's or timm's, for an optimiser, the steps of an epoch and the number of epochs.
+Rates = Callable[[Optimizer, int, int], Any]
 
 
 class Finetuning(LightningModule):  # type: ignore[misc]
-    """Trains a task's model and remembers the epoch that was best on validation.
+    """Trains a model and remembers the epoch that was best on validation.
 
     Args:
-        model: encoder and head.
-        settings: learning rates, weight decay and warm-up.
-        total_steps: optimiser steps of the whole training, for the schedule.
-        seed: of the augmentation.
+        model: what is trained; a module.
+        groups: of AdamW.
+        schedule: the learning rates, for the optimiser.
+        augment: makes of a batch what is learned from.
     """
 
-    def __init__(self, model: TaskModel, settings: Finetune, *, total_steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: Learner,
+        *,
+        groups: Sequence[Group],
+        schedule: Callable[[Optimizer], Any],
+        augment: Callable[[Batch], Batch],
+    ) -> None:
         super().__init__()
         self.model = model
-        self.settings = settings
-        self.total_steps = total_steps
-        self.turns = torch.Generator().manual_seed(seed)
+        self.groups = groups
+        self.schedule = schedule
+        self.augment = augment
         self.history: list[dict[str, float]] = []
         self.best_scores: dict[str, float] = {}
         self.best_epoch = -1
@@ -40,8 +82,8 @@ class Finetuning(LightningModule):  # type: ignore[misc]
         self._scores: Scores = model.scores()
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        """The loss of a batch, each sample flipped and turned at random."""
-        loss = self.model.loss(turned(batch, self.turns))
+        """The loss of a batch, augmented."""
+        loss = self.model.loss(self.augment(batch))
         self._losses.append(loss.detach())
         return loss
 
@@ -89,28 +131,13 @@ class Finetuning(LightningModule):  # type: ignore[misc]
         self.test_scores = self._scores.compute()
 
     def configure_optimizers(self) -> Any:
-        """AdamW with learning rates of their own for encoder and head; warm-up, then cosine to zero, per step."""
-        groups = []
-        for lr, decay, parameters in self._groups():
-            groups.append({"params": parameters, "lr": lr, "weight_decay": decay})
-        optimiser = torch.optim.AdamW(groups, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """AdamW; the schedule moves with every step."""
+        optimiser = torch.optim.AdamW([dict(group) for group in self.groups], fused=True)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": self.schedule(optimiser), "interval": "step"}}
 
-    def _groups(self) -> list[tuple[float, float, list[torch.nn.Parameter]]]:
-        """Learning rate, weight decay and parameters; vectors (norms, biases) are not decayed."""
-        encoder = list(self.model.encoder.parameters())
-        known = {id(parameter) for parameter in encoder}
-        head = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
-        groups = []
-        for lr, parameters in ((self.settings.encoder_lr, encoder), (self.settings.lr, head)):
-            groups.append((lr, self.settings.weight_decay, [p for p in parameters if p.ndim > 1]))
-            groups.append((lr, 0.0, [p for p in parameters if p.ndim <= 1]))
-        return [group for group in groups if group[2]]
-
-    def _rate(self, step: int) -> float:
-        warmup = round(self.settings.warmup_share * self.total_steps)
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = (step - warmup) / max(1, self.total_steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Move the schedule on; timm's are told the step."""
+        if isinstance(scheduler, Scheduler):
+            scheduler.step_update(self.global_step)
+        else:
+            scheduler.step()

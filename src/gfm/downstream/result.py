@@ -23,7 +23,9 @@ class SeedResult:
     test: dict[str, float]
     history: list[dict[str, float]]
     samples: int  # training samples seen
-    parameters: int  # of encoder and head
+    parameters: int  # of encoder, adapters and head
+    trained: int  # of these, how many learned
+    chosen: dict[str, int]  # settings other than the epoch that validation chose
 
 
 def write_scores(path: Path, model: str, task: str, results: Sequence[SeedResult]) -> None:

@@ -6,24 +6,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from gfm.downstream.tasks.task import Panel, Picture, PooledHead, Scores, TaskModel, TaskSpec
-from gfm.models.encoder import Encoder
+from gfm.downstream.tasks.pooled import PooledTask
+from gfm.downstream.tasks.task import Panel, Picture, Scores
 
 
-class Classification(TaskModel):
+class Classification(PooledTask):
     """Linear layer over the pooled last map; cross-entropy; accuracy over images, and its mean over classes."""
 
     primary = "accuracy"
 
-    def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
-        super().__init__(encoder, spec)
-        self.head = PooledHead(encoder.channels[-1], len(spec.classes))
-
     def scores(self) -> Scores:
         return Accuracy(len(self.spec.classes))
-
-    def _logits(self, image: Tensor) -> Tensor:
-        return self.head(self.encoder(image[:, 0]))  # type: ignore[no-any-return]
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits, target)

@@ -7,27 +7,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_average_precision
 
-from gfm.downstream.tasks.task import Panel, Picture, PooledHead, Scores, TaskModel, TaskSpec
-from gfm.models.encoder import Encoder
+from gfm.downstream.tasks.pooled import PooledTask
+from gfm.downstream.tasks.task import Panel, Picture, Scores
 
 SHOWN_LABELS = 4
 LONGEST_NAME = 30  # letters
 
 
-class Multilabel(TaskModel):
+class Multilabel(PooledTask):
     """Linear layer over the pooled last map; multi-label soft-margin loss; micro mAP over the whole split."""
 
     primary = "micro_map"
 
-    def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
-        super().__init__(encoder, spec)
-        self.head = PooledHead(encoder.channels[-1], len(spec.classes))
-
     def scores(self) -> Scores:
         return AveragePrecision()
-
-    def _logits(self, image: Tensor) -> Tensor:
-        return self.head(self.encoder(image[:, 0]))  # type: ignore[no-any-return]
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(logits, target)

@@ -81,7 +81,11 @@ class TaskModel(nn.Module, ABC):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits for uint8 images (B, dates, bands, H, W)."""
-        return self._logits(image.to(next(self.parameters()).dtype) / 255)
+        return self._logits(self.in_unit(image))
+
+    def in_unit(self, image: Tensor) -> Tensor:
+        """uint8 images as floats in [0, 1]."""
+        return image.to(next(self.parameters()).dtype) / 255
 
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of a batch, a scalar."""
@@ -109,14 +113,3 @@ class TaskModel(nn.Module, ABC):
 
     @abstractmethod
     def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]: ...
-
-
-class PooledHead(nn.Module):
-    """(B, C, H, W) last map -> logits (B, classes): mean over positions, one linear layer."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, classes)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return self.linear(maps[-1].mean(dim=(2, 3)))  # type: ignore[no-any-return]
