@@ -44,6 +44,7 @@ STAGES_FILE = "dvc.yaml"
 RAW_DATA = "data.dvc"
 RESULTS = Path("reports/results.csv")
 RESULTS_STAGE = "evaluate"  # writes them
+RUN_VARIABLE = "GFM_PIPELINE_RUN"  # names the tracking run above the stages; `gfm open-run` prints it
 
 
 class PipelineError(Exception):
@@ -76,32 +77,36 @@ def pipeline(
     outcomes: list[Outcome] = []
     with only_flow_in(folder):
         check_raw_data(folder, accept_new_data)
+        run_id = open_run(folder)
         try:
             for stage in chosen:
-                outcomes.append(reproduce.with_options(task_run_name=stage)(stage, str(folder), force))
-        except BaseException:
+                outcomes.append(reproduce.with_options(task_run_name=stage)(stage, str(folder), force, run_id))
+        except BaseException as error:
+            run_id = close_run(folder, run_id, "FAILED" if isinstance(error, Exception) else "KILLED", str(error))
             failed, *missed = chosen[len(outcomes) :]
             outcomes += [Outcome(failed, "failed", 0.0), *(Outcome(stage, "not reached", 0.0) for stage in missed)]
             try:
-                publish(outcomes, folder)
+                publish(outcomes, folder, run_id)
             except Exception:  # the alert is to name the stage that failed, not this
                 logger = log()
                 logger.exception("the artifacts of this run could not be left")
             raise
-        publish(outcomes, folder)
+        run_id = close_run(folder, run_id, "FINISHED")
+        publish(outcomes, folder, run_id)
     skipped = [outcome.stage for outcome in outcomes if outcome.state == "up to date"]
     log().info("ran %d stages, up to date: %s", len(outcomes) - len(skipped), ", ".join(skipped) or "none")
     return [asdict(outcome) for outcome in outcomes]
 
 
 @task(name="dvc repro", cache_policy=NO_CACHE, persist_result=False)  # type: ignore[untyped-decorator]
-def reproduce(stage: str, workspace: str, force: bool) -> Outcome:
+def reproduce(stage: str, workspace: str, force: bool, run_id: str | None = None) -> Outcome:
     """Run `dvc repro -s STAGE`, its output line by line in the log; PipelineError with the last lines when it fails."""
     start = time.monotonic()
     lines: deque[str] = deque(maxlen=LAST_LINES)
     up_to_date = False
     flags = ["--force"] if force else []
-    with stage_process([sys.executable, "-m", "dvc", "repro", "-s", *flags, stage], Path(workspace)) as process:
+    command = [sys.executable, "-m", "dvc", "repro", "-s", *flags, stage]
+    with stage_process(command, Path(workspace), run_id) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip():
@@ -141,25 +146,66 @@ def check_raw_data(folder: Path, accept: bool) -> None:
     log().warning("changed raw data taken in: %s now holds their hash; commit it with git", RAW_DATA)
 
 
-def publish(outcomes: list[Outcome], folder: Path) -> None:
+def open_run(folder: Path) -> str | None:
+    """Open the tracking run that the stages record below; None, with the reason in the log, where there is none.
+
+    Whoever started the flow with a run of its own in GFM_PIPELINE_RUN closes that one.
+    """
+    given = os.environ.get(RUN_VARIABLE)
+    return given or _run_id(gfm(folder, "open-run", "--owner", str(os.getpid())))
+
+
+def close_run(folder: Path, run_id: str | None, status: str, reason: str = "") -> str | None:
+    """Close it; returns its id, None where none is kept because no stage recorded anything."""
+    if run_id is None or os.environ.get(RUN_VARIABLE):
+        return run_id
+    return _run_id(gfm(folder, "close-run", run_id, status, f"--reason={reason}"))
+
+
+def _run_id(done: subprocess.CompletedProcess[str] | None) -> str | None:
+    """The id that a command printed; what else it said goes to the log."""
+    if done is None:
+        log().warning("there is no gfm command beside %s: no tracking run above the stages", sys.executable)
+        return None
+    found = None
+    for line in done.stdout.splitlines():
+        if line.startswith(f"{RUN_VARIABLE}="):
+            found = line.partition("=")[2]
+        else:
+            log().info("%s", line)
+    if done.returncode != 0:
+        log().warning("no tracking run above the stages: %s", done.stderr.strip())
+    return found
+
+
+def gfm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """Run a gfm command of this environment in a workspace; None where it is not installed."""
+    program = Path(sys.executable).with_name("gfm")
+    if not program.exists():
+        return None
+    command = [str(program), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment())
+
+
+def publish(outcomes: list[Outcome], folder: Path, run_id: str | None) -> None:
     """Leave the stages as an artifact of the flow's run, and the results table where this run brought it up to date."""
     try:
         get_run_logger()
     except MissingContextError:
         return  # called as a plain function: there is no run to hang them on
-    create_table_artifact(table=[asdict(outcome) for outcome in outcomes], key="stages", description=str(folder))
+    where = f"{folder}, MLflow run {run_id}" if run_id else f"{folder}, nothing recorded in MLflow"
+    log().info("%s", where)
+    create_table_artifact(table=[asdict(outcome) for outcome in outcomes], key="stages", description=where)
     fresh = any(item.stage == RESULTS_STAGE and item.state in ("ran", "up to date") for item in outcomes)
     if fresh and (folder / RESULTS).exists():
-        create_markdown_artifact(markdown=results_markdown(folder), key="results", description=str(folder))
+        create_markdown_artifact(markdown=results_markdown(folder), key="results", description=where)
 
 
 def results_markdown(folder: Path) -> str:
     """What `gfm results` prints, or the plain table where it cannot."""
-    gfm = Path(sys.executable).with_name("gfm")
-    if gfm.exists():
-        done = subprocess.run([str(gfm), "results"], cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and done.stdout.strip():
-            return f"```\n{done.stdout.rstrip()}\n```"
+    done = gfm(folder, "results")
+    if done is not None and done.returncode == 0 and done.stdout.strip():
+        return f"```\n{done.stdout.rstrip()}\n```"
     with (folder / RESULTS).open(encoding="utf-8", newline="") as file:
         head, *rows = list(csv.reader(file))
     lines = [head, ["---"] * len(head), *rows]
@@ -176,13 +222,13 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 @contextmanager
-def stage_process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+def stage_process(command: list[str], folder: Path, run_id: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start a command that ends, with all that it started, when this block or this process does."""
     leader = [sys.executable, str(ROOT / "flows" / "stage_process.py"), str(os.getpid())]
     process = subprocess.Popen(
         [*leader, *command],
         cwd=folder,
-        env=environment(),
+        env=environment(run_id),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -200,10 +246,11 @@ def stage_process(command: list[str], folder: Path) -> Iterator[subprocess.Popen
             process.stdout.close()
 
 
-def environment() -> dict[str, str]:
+def environment(run_id: str | None = None) -> dict[str, str]:
     """For the stages: this environment's commands come first, output is not held back, DVC sends nothing."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
+    above = {RUN_VARIABLE: run_id} if run_id else {}
+    return {**os.environ, **above, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
 
 
 @contextmanager

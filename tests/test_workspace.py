@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gfm.params import ParameterError, load
-from gfm.workspace import WorkspaceError, make_workspace
+from gfm.workspace import WorkspaceError, check_tracked, make_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,3 +118,44 @@ def test_a_wrong_parameter_file_makes_nothing(repository: Path) -> None:
     with pytest.raises(ParameterError, match="unknown"):
         make_workspace(config, Path("workspaces/other"))
     assert not Path("workspaces").exists()
+
+
+@pytest.mark.parametrize("lacking", ["carbon", "evaluate", "validation", "models", "paths", "splits", "seed"])
+def test_a_workspace_gets_what_dvc_yaml_tracks_and_its_parameter_file_leaves_to_defaults(
+    repository: Path, lacking: str
+) -> None:
+    config = Path("configs/other.yaml")
+    raw = yaml.safe_load(config.read_text(encoding="utf-8"))
+    raw.pop(lacking, None)
+    config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    make_workspace(config, Path("workspaces/other"))
+    made = Path("workspaces/other/params.yaml")
+    check_tracked(made, load(made))
+    assert load(made).model_dump(exclude={"paths"}) == load(config).model_dump(exclude={"paths"})
+
+
+def test_check_names_the_sections_that_dvc_yaml_tracks_with_the_lines_to_add(repository: Path) -> None:
+    raw = yaml.safe_load(Path("configs/other.yaml").read_text(encoding="utf-8"))
+    for section in ("carbon", "evaluate", "splits", "seed", "models"):
+        raw.pop(section, None)
+    path = Path("params.yaml")
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(WorkspaceError) as caught:
+        check_tracked(path, load(path))
+    assert str(caught.value) == (
+        "params.yaml: lacks carbon, evaluate, models, seed, splits, splits.block_km, which dvc.yaml tracks; "
+        f"add `carbon: {{}}`, `evaluate: {{}}`, `models: [random, teacher, gfm]`, `seed: 0`, "
+        f"`splits: {{block_km: {load(path).splits.block_km}}}`"
+    )
+    for line in str(caught.value).split("`")[1::2]:
+        path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+    check_tracked(path, load(path))
+    assert "finetune@change-gfm" in run(repository, "stage", "list", "--name-only")  # DVC can read it now
+
+
+def test_a_parameter_file_that_no_dvc_yaml_reads_may_leave_everything_to_defaults(repository: Path) -> None:
+    raw = yaml.safe_load(Path("configs/other.yaml").read_text(encoding="utf-8"))
+    raw.pop("carbon", None)
+    for path in (Path("configs/params.yaml"), Path("mine.yaml")):
+        path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        check_tracked(path, load(path))

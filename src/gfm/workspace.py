@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from gfm.errors import GfmError
 from gfm.layout import EXPECTATIONS
-from gfm.params import PARAMS_FILE, Paths, load, rebase
+from gfm.params import PARAMS_FILE, Params, load, rebase
 from gfm.progress import say
 
 STAGES_FILE = Path("dvc.yaml")
 MARK = Path(".dvc/config")  # what tells a workspace from somebody's folder, together with its parameter file
-TRACKED = ("seed", "device", "splits", "validation", "student", "evaluate", "models")  # sections of dvc.yaml's params
+TEMPLATE = re.compile(r"\$\{([^}]+)\}")  # what dvc.yaml takes from params.yaml by name
 HEADER = "# Made by `gfm workspace {config} {folder}`; run it again after editing {config}.\n"
 
 
@@ -39,12 +42,9 @@ def make_workspace(config: Path, folder: Path) -> None:
     home = _home(config)
     _claim(folder)
     raw = yaml.safe_load(config.read_text(encoding="utf-8"))
-    # dvc.yaml takes these from the file, not from the schema's defaults.
-    raw.setdefault("paths", {}).setdefault("raw", str(Paths().raw))
-    for key, value in params.model_dump(mode="json", include=set(TRACKED)).items():
-        raw.setdefault(key, value)
-    raw["splits"].setdefault("block_km", params.splits.block_km)
-    raw["geopile"].setdefault("bands", params.geopile.bands)
+    defaults = params.model_dump(mode="json")
+    for key in _lacking(raw, home / STAGES_FILE):
+        _fill(raw, key, _value(defaults, key))
     moved = rebase(raw, config.parent, folder)
     header = HEADER.format(config=config.as_posix(), folder=folder.as_posix())
     text = header + yaml.dump(moved, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
@@ -55,6 +55,80 @@ def make_workspace(config: Path, folder: Path) -> None:
     if not (folder / MARK).exists():
         _init_dvc(folder)
     say(f"{folder}: workspace of {config}; next: cd {folder} && dvc repro")
+
+
+def check_tracked(path: Path, params: Params) -> None:
+    """Check that a params.yaml beside a dvc.yaml holds what that tracks: DVC knows nothing of the schema's defaults.
+
+    Raises WorkspaceError with the lines to add, each with its default.
+    """
+    stages = path.parent / STAGES_FILE
+    if path.name != PARAMS_FILE.name or not stages.exists():
+        return
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    lacking = _lacking(raw, stages)
+    if not lacking:
+        return
+    defaults = params.model_dump(mode="json")
+    missing: dict[str, Any] = {}
+    for key in lacking:
+        value = _value(defaults, key)
+        # An empty section means its defaults.
+        _fill(missing, key, {} if isinstance(value, dict) else value)
+    lines = (
+        yaml.dump({name: value}, Dumper=_PlainDumper, default_flow_style=True, width=1000).strip()[1:-1]
+        for name, value in missing.items()
+    )
+    raise WorkspaceError(
+        f"{path}: lacks {', '.join('.'.join(key) for key in lacking)}, which {stages.name} tracks; "
+        f"add {', '.join(f'`{line}`' for line in lines)}"
+    )
+
+
+def _lacking(raw: Mapping[str, Any], stages: Path) -> list[tuple[str, ...]]:
+    """The keys that a dvc.yaml takes from the parameter file and that are not in it, a section before its keys."""
+    return [key for key in _tracked(stages) if not _has(raw, key)]
+
+
+def _tracked(stages: Path) -> list[tuple[str, ...]]:
+    """The keys of params.yaml that the stages of a dvc.yaml name: as parameters, or in templates."""
+    try:
+        described = yaml.safe_load(stages.read_text(encoding="utf-8"))["stages"].values()
+        found = {key for stage in described for key in stage.get("params", ()) if isinstance(key, str)}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise WorkspaceError(f"{stages}: cannot be read as DVC's stages ({type(error).__name__}); restore it") from None
+    found |= {name for text in _texts(list(described)) for name in TEMPLATE.findall(text)}
+    # `item` is the stage's own, and a key with a template in it lies in the section that its matrix names.
+    keys = (tuple(key.split(".")) for key in found if not TEMPLATE.search(key))
+    return sorted((key for key in keys if key[0] != "item"), key=lambda key: (len(key), key))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _has(values: object, key: tuple[str, ...]) -> bool:
+    for part in key:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _value(values: Any, key: tuple[str, ...]) -> Any:
+    for part in key:
+        values = values[part]
+    return values
+
+
+def _fill(values: dict[str, Any], key: tuple[str, ...], value: object) -> None:
+    for part in key[:-1]:
+        values = values.setdefault(part, {})
+    values.setdefault(key[-1], value)
 
 
 def _home(config: Path) -> Path:

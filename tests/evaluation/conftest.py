@@ -37,7 +37,7 @@ def make_params(**changes: Any) -> Params:
             }
         },
         "teacher": {"kind": "supervised", "architecture": {}, "sources": ["patternnet"]},
-        "pretrain": {"gfm": {}},
+        "pretrain": {"gfm": {"recipe": "gfm"}},
         "tasks": {
             "scenes": {
                 "kind": "classification",
@@ -57,6 +57,7 @@ def make_params(**changes: Any) -> Params:
             },
         },
         "tracking": {"uri": "none", "experiment": "fabricated"},
+        "carbon": {"intensity_kg_per_kwh": 0.4},  # as the fabricated runs recorded it
     }
     return Params.model_validate(raw | changes)
 
@@ -104,6 +105,8 @@ class Workspace:
                 "places": {"train": ["a", "b"], "val": ["c"], "test": ["vega & co", "altair"]},
                 "absent": {"train": [], "val": ["yes"] if name == "change" else [], "test": []},
                 "duplicates": {"train": 2, "val": 0},
+                "overlaps": {"train": 1, "val": 0},
+                "near_duplicates": {"train": 3, "val": 1, "pairs": []},
                 "quarantined": 1 if name == "change" else 0,
             }
             write_json(f"data/tasks/{name}.json", record)

@@ -10,6 +10,7 @@ import pytest
 
 from gfm.evaluation.energy import costs
 from gfm.evaluation.scores import read_runs
+from gfm.params import Carbon, Params
 
 
 def edit_energy(folder: str, **changes: Any) -> None:
@@ -51,6 +52,41 @@ def test_a_resumed_run_counts_as_unmeasured_and_says_from_where_it_was_measured(
 def test_the_grid_and_the_method_are_said(workspace: Any) -> None:
     cost = costs(workspace.params, read_runs(workspace.params))["gfm"]
     assert cost.methods == ["codecarbon 3.3.2: CPU by its load"]
+    assert cost.grids == ["0.400 kg CO2eq per kWh (USA, stated in carbon.intensity_kg_per_kwh)"]
+
+
+def with_carbon(params: Params, **carbon: Any) -> Params:
+    return params.model_copy(update={"carbon": Carbon(**carbon)})
+
+
+def test_another_intensity_restates_kg_from_the_measured_kwh_and_says_so(workspace: Any) -> None:
+    before = costs(workspace.params, read_runs(workspace.params))
+    params = with_carbon(workspace.params, country_iso="FRA", intensity_kg_per_kwh=0.05)
+    after = costs(params, read_runs(params))
+    for model in params.models:
+        kg = before[model].kg_co2eq
+        assert kg is not None and after[model].kg_co2eq == pytest.approx(kg / 8)
+        assert after[model].kwh == before[model].kwh
+    assert after["gfm"].grids == [
+        "0.050 kg CO2eq per kWh (FRA, stated in carbon.intensity_kg_per_kwh), "
+        "restated from the measured kWh; recorded with 0.400"
+    ]
+
+
+def test_an_intensity_that_is_no_longer_stated_gives_way_to_the_countrys(workspace: Any) -> None:
+    params = with_carbon(workspace.params, country_iso="FRA")
+    cost = costs(params, read_runs(params))["gfm"]
+    assert 0 < cost.kg_co2eq / cost.kwh < 0.2  # type: ignore[operator]
+    assert "FRA, codecarbon's yearly figure for France), restated" in cost.grids[0]
+
+
+def test_without_codecarbon_the_recorded_figures_stand(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "codecarbon.core.emissions", None)
+    params = with_carbon(workspace.params)
+    cost = costs(params, read_runs(params))["gfm"]
+    assert cost.kg_co2eq == pytest.approx(0.0031 + 0.0009 + 3 * 0.0004)
     assert cost.grids == ["0.400 kg CO2eq per kWh (USA, stated in carbon.intensity_kg_per_kwh)"]
 
 

@@ -71,6 +71,39 @@ def test_the_page_opens_with_the_verdict_and_its_interval(page: str) -> None:
     assert "Without change, too small to conclude from: ARP +6.93 %" in text
 
 
+def test_few_seeds_are_called_not_conclusive_with_the_number_that_would_do(page: str) -> None:
+    text = words(page)
+    assert "A bootstrap interval over fewer than 5 seeds is too narrow to conclude from" in text
+    assert "with fewer than 5 seeds it is too narrow and not conclusive" in text
+
+
+def test_the_grid_that_turned_kwh_into_kg_is_said(page: str) -> None:
+    assert "Grid: 0.400 kg CO2eq per kWh (USA, stated in carbon.intensity_kg_per_kwh)." in words(page)
+
+
+def test_a_failed_evaluation_closes_the_pipelines_run_as_failed(
+    fabricate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gfm.errors import DataError
+    from gfm.params import Tracking
+    from gfm.tracking.runs import child_run
+    from gfm.tracking.store import import_mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GFM_PIPELINE_RUN", raising=False)
+    params = fabricate().params.model_copy(update={"tracking": Tracking()})
+    with child_run(params, "scenes/gfm", "finetune", {}):
+        pass
+    (tmp_path / "models/tasks/scenes/gfm/scores.csv").unlink()
+    with pytest.raises(DataError, match=r"scores\.csv"):
+        evaluate(params)
+    client = import_mlflow().MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("gfm").experiment_id])
+    found = {run.info.run_name: run for run in runs}
+    assert found["pipeline"].info.status == "FAILED"
+    assert "scores.csv" in found["pipeline"].data.tags["error"]
+
+
 def test_every_score_stands_beside_its_spread_and_the_best_is_bold(page: str) -> None:
     assert re.search(r'class="n best">0\.870 <small>± 0\.010</small>', page)
     assert re.search(r'class="n">0\.810 <small>± 0\.010</small>', page)
@@ -86,6 +119,7 @@ def test_the_data_section_counts_what_was_left_out_and_why(page: str) -> None:
     assert "Passed. 7 of 8 checks hold." in text
     assert "manifest: gsd_m is missing for 12 %" in text
     assert "change two test cities no yes in val 2 copies of held-out samples left out" in text
+    assert "1 on the ground of held-out samples left out 4 look like held-out samples" in text
     assert "4 files of the collection and 1 of the tasks could not be used" in text
 
 
@@ -106,7 +140,7 @@ def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Pa
     assert list(content) == ["baseline", "confidence", "models"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
-    assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method"]
+    assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method", "grid"]
     assert gfm["low"] < gfm["arp"] < gfm["high"]
     assert sum(gfm["contributions"].values()) == pytest.approx(gfm["arp"], abs=1e-3)
     assert gfm["kg_co2eq"] == pytest.approx(0.0052)

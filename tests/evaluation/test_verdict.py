@@ -43,7 +43,7 @@ def test_few_seeds_never_show_a_win_however_clear_it_looks(judge: Any, seeds: in
     said = judge({"teacher": [0.80, 0.81, 0.80, 0.81][:seeds], "gfm": [0.90, 0.91, 0.90, 0.91][:seeds]})
     assert said.headline.startswith(f"gfm is ahead of teacher with {seeds} seeds: ARP +12.")
     assert said.headline.endswith(" %, not conclusive")
-    assert "interval over so few seeds is too narrow" in said.detail
+    assert "interval over fewer than 5 seeds is too narrow to conclude from" in said.detail
     assert "beats" not in said.line
 
 

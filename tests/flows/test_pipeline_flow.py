@@ -139,7 +139,7 @@ class Stages:
     def with_options(self, **options: str):  # type: ignore[no-untyped-def]
         return self
 
-    def __call__(self, stage: str, workspace: str, force: bool):  # type: ignore[no-untyped-def]
+    def __call__(self, stage: str, workspace: str, force: bool, run_id: str | None):  # type: ignore[no-untyped-def]
         if stage == self.failing:
             raise self.module.PipelineError(f"stage {stage} failed")
         return self.module.Outcome(stage, "up to date", 0.0)
@@ -167,6 +167,7 @@ def test_the_results_table_is_left_only_where_this_run_brought_it_up_to_date(  #
     found: list[str] = []
     monkeypatch.setattr(module, "get_run_logger", lambda: module.logging.getLogger("test"))
     monkeypatch.setattr(module, "choose_stages", lambda folder, stages: chosen)
+    monkeypatch.setattr(module, "gfm", lambda folder, *words: None)
     monkeypatch.setattr(module, "reproduce", Stages(module, failing))
     monkeypatch.setattr(module, "results_markdown", lambda folder: "| gfm | 1 |")
     for kind in ("table", "markdown"):
@@ -185,6 +186,7 @@ def test_an_artifact_that_cannot_be_left_does_not_hide_which_stage_failed(  # ty
         raise RuntimeError("no server")
 
     monkeypatch.setattr(module, "choose_stages", lambda folder, stages: ["index"])
+    monkeypatch.setattr(module, "gfm", lambda folder, *words: None)
     monkeypatch.setattr(module, "reproduce", Stages(module, "index"))
     monkeypatch.setattr(module, "publish", refused)
     with pytest.raises(module.PipelineError, match="stage index failed"):
@@ -222,3 +224,83 @@ def wait_for(condition):  # type: ignore[no-untyped-def]
             return value
         time.sleep(0.1)
     raise AssertionError("waited in vain")
+
+
+# A stage that records a run, in a workspace of real parameters.
+RECORDING_STEP = """import pathlib, sys
+from gfm.params import load
+from gfm.tracking.runs import child_run, finish_pipeline
+name = sys.argv[1]
+params = load()
+with child_run(params, name, "finetune", {}):
+    if pathlib.Path("broken-" + name).exists():
+        raise ValueError("out of memory")
+pathlib.Path(name + ".txt").write_text(name)
+if name == "y":
+    finish_pipeline(params, metrics={"arp.gfm": 1.0})
+"""
+
+
+@pytest.fixture
+def recording(workspace: Path) -> Path:
+    root = FLOW.parents[1]
+    (workspace / "step.py").write_text(RECORDING_STEP, encoding="utf-8")
+    (workspace / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    stages = STAGES.replace("params: [a]", "params: [seed]").replace('"${names}"', "[x, y]")
+    (workspace / "dvc.yaml").write_text(stages, encoding="utf-8")
+    return workspace
+
+
+def recorded(folder: Path) -> list[tuple[str, str, str | None]]:
+    """Name, status and parent of every run that is kept, in the order in which they began."""
+    from gfm.tracking.store import import_mlflow
+
+    client = import_mlflow().MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("gfm").experiment_id], order_by=["attributes.start_time"])
+    parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    return [(run.info.run_name, run.info.status, parents[run.info.run_id] or run.info.run_id) for run in runs]
+
+
+@pytest.mark.slow
+def test_one_run_of_the_flow_is_one_tracking_run_with_the_status_of_the_flow(recording: Path) -> None:
+    assert not os.environ.get("GFM_PIPELINE_RUN")
+    first = run_flow(recording)
+    assert first.returncode == 0, first.stderr
+    runs = recorded(recording)
+    whole = runs[0][2]
+    assert runs == [(name, "FINISHED", whole) for name in ("pipeline", "one", "x", "y")]
+    assert f"MLflow run {whole}" in first.stderr + first.stdout
+    assert not (recording / ".gfm/pipeline.json").exists()
+
+    second = run_flow(recording)  # nothing to do: no run is kept for it
+    assert "nothing recorded in MLflow" in second.stderr + second.stdout
+    assert recorded(recording) == runs
+
+    (recording / "broken-x").touch()
+    third = run_flow(recording, "--force")
+    assert third.returncode == 2
+    assert [run[:2] for run in recorded(recording)[4:]] == [
+        ("pipeline", "FAILED"),
+        ("one", "FINISHED"),
+        ("x", "FAILED"),
+    ]
+    assert len({run[2] for run in recorded(recording)[4:]}) == 1
+
+
+def test_a_run_that_the_caller_opened_is_used_and_left_to_the_caller(  # type: ignore[no-untyped-def]
+    workspace: Path, module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GFM_PIPELINE_RUN", "abc")
+    monkeypatch.setattr(module, "gfm", lambda *words: pytest.fail("opened or closed a run of its own"))
+    assert module.open_run(workspace) == "abc"
+    assert module.close_run(workspace, "abc", "FINISHED") == "abc"
+
+
+def test_without_a_tracking_run_the_flow_goes_on_and_its_log_says_why(  # type: ignore[no-untyped-def]
+    workspace: Path, module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = subprocess.CompletedProcess([], 2, "", "gfm: tracking.uri = http://x: no tracking server answers")
+    monkeypatch.setattr(module, "gfm", lambda *words: refused)
+    assert module.open_run(workspace) is None
+    assert "no tracking server answers" in caplog.text
+    assert "GFM_PIPELINE_RUN" not in module.environment(None)

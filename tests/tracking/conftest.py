@@ -14,7 +14,7 @@ def smallest(**sections: Any) -> Params:
         {
             "geopile": {"sources": {"a": {"format": "images", "root": "a", "licence": "CC-BY-4.0"}}},
             "teacher": {"kind": "timm", "architecture": {}, "weights": "hub", "licence": "MIT"},
-            "pretrain": {"gfm": {}},
+            "pretrain": {"gfm": {"recipe": "gfm"}},
             "tasks": {
                 "t": {
                     "kind": "classification",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import builtins
+import sys
+import time
 from typing import Any
 
 import pytest
 
 from gfm.params import Carbon
 from gfm.tracking import carbon
-from gfm.tracking.carbon import describe, measure
+from gfm.tracking.carbon import describe, grid, measure
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +31,18 @@ def test_a_figure_names_the_tracker_the_parts_and_the_grid(capfd: pytest.Capture
     assert energy.intensity_source == "codecarbon's yearly figure for France"
     assert 0.01 < energy.intensity_kg_per_kwh < 0.2
     assert capfd.readouterr() == ("", "")  # none of codecarbon's log
+
+
+@pytest.mark.parametrize(
+    "stated", [Carbon(country_iso="FRA"), Carbon(country_iso="XYZ"), Carbon(intensity_kg_per_kwh=0.5)]
+)
+def test_a_grid_without_a_run_is_the_one_that_a_run_would_use(stated: Carbon) -> None:
+    with measure(stated, "work") as meter:
+        sum(i * i for i in range(2_000_000))
+    found = grid(stated)
+    assert found is not None
+    assert found.kg_per_kwh == pytest.approx(meter.energy.intensity_kg_per_kwh)
+    assert (found.country, found.source) == (meter.energy.country, meter.energy.intensity_source)
 
 
 def test_a_stated_intensity_wins_over_the_countrys() -> None:
@@ -110,3 +124,25 @@ def test_counters_are_called_measured_and_models_estimated() -> None:
     assert "CPU measured by RAPL, RAM modelled from its size, no GPU seen" in method
     CPU._mode = "cpu_load"
     assert describe(Tracker(CPU(), RAM()))[1] == "estimated"
+
+
+def test_the_energy_so_far_is_known_while_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carbon, "SAMPLE_EVERY_S", 0.2)
+    with measure(Carbon(country_iso="FRA"), "work") as meter:
+        assert meter.measures
+        until = time.monotonic() + 20
+        while meter.so_far().kwh is None and time.monotonic() < until:
+            sum(i * i for i in range(100_000))
+        early = meter.so_far()
+        assert early.kwh is not None and early.kwh > 0
+        assert early.kg_co2eq == pytest.approx(early.kwh * early.intensity_kg_per_kwh)
+        sum(i * i for i in range(2_000_000))
+    assert meter.energy.kwh is not None and meter.energy.kwh >= early.kwh
+    assert meter.so_far() == meter.energy
+
+
+def test_energy_that_is_not_measured_is_not_known_so_far_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with measure(Carbon(), "work") as meter:
+        assert not meter.measures
+        assert (meter.so_far().kwh, meter.so_far().method) == (None, "not measured: codecarbon is not installed")

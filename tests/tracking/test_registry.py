@@ -43,7 +43,7 @@ def encoder_folder(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_registered_encoder_gives_the_features_of_its_folder_and_names_its_origin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import mlflow
     import timm
@@ -54,6 +54,8 @@ def test_a_registered_encoder_gives_the_features_of_its_folder_and_names_its_ori
         first = register_encoder(params, run, folder)
         second = register_encoder(params, run, folder)
     assert (first, second) == ("1", "2")
+    out, err = capfd.readouterr()
+    assert (out.count("\n"), err) == (2, "")  # no advice from MLflow
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = mlflow.MlflowClient(uri)

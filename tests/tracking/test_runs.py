@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from gfm.errors import GfmError
 from gfm.params import Params
+from gfm.tracking import pipeline_run
 from gfm.tracking import runs as module
 from gfm.tracking.carbon import Energy
-from gfm.tracking.runs import child_run, finish_pipeline, flatten
+from gfm.tracking.flow_run import close_flow_run, open_flow_run
+from gfm.tracking.runs import child_run, finish_pipeline, flatten, pipeline_fails_with
 from gfm.tracking.store import TrackingError
 
 SOURCE = Path(__file__).resolve().parent
@@ -145,7 +148,7 @@ def test_a_store_that_is_gone_when_a_stage_fails_does_not_hide_why_it_failed(
     def gone(*arguments: object) -> None:
         raise ConnectionError("connection refused")
 
-    monkeypatch.setattr(module.pipeline_run, "children", gone)
+    monkeypatch.setattr(pipeline_run, "children", gone)
     with pytest.raises(ValueError, match="no such"), child_run(params, "bad", "finetune", {}):
         raise ValueError("no such thing")
     assert "could not be closed as FAILED: connection refused" in capsys.readouterr().out
@@ -195,6 +198,179 @@ def test_a_run_named_by_the_caller_becomes_the_parent_and_an_unknown_one_is_refu
     monkeypatch.setenv("GFM_PIPELINE_RUN", "0" * 32)
     with pytest.raises(TrackingError, match="GFM_PIPELINE_RUN = 0000"), child_run(params, "x", "y", {}):
         pass
+
+
+def by_id(folder: Path, run_id: str | None) -> Any:
+    return next(run for run in recorded(folder) if run.info.run_id == run_id)
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("disk full"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_a_resumed_training_goes_on_in_the_run_that_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, error: BaseException, status: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(type(error)), child_run(params, "gfm", "pretrain", {"workers": 4}, seed=1) as run:
+        run.metrics({"loss": 3.0}, step=1)
+        raise error
+    first = by_id(tmp_path, run.run_id)
+    assert first.info.status == status
+    with child_run(params, "gfm", "pretrain", {"workers": 2}, seed=1, resume_run_id=run.run_id) as again:
+        assert again.run_id == run.run_id
+        assert by_id(tmp_path, run.run_id).info.status == "RUNNING"
+        again.metrics({"loss": 2.0}, step=2)
+    resumed = by_id(tmp_path, run.run_id)
+    assert resumed.info.status == "FINISHED" and resumed.info.end_time >= first.info.end_time
+    assert resumed.data.params == {"workers": "4"}
+    assert "error" not in resumed.data.tags
+    assert resumed.data.tags["gfm.resumes"] == "1"
+    assert resumed.data.tags["gfm.resume.1"] == f"was {status} ({type(error).__name__}: {error})"
+    # A failure closed the pipeline, so the resumed run hangs below the new one, whose energy it is part of.
+    above = by_id(tmp_path, resumed.data.tags["mlflow.parentRunId"])
+    assert above.info.status == "RUNNING"
+    assert len(recorded(tmp_path)) == (3 if status == "FAILED" else 2)
+
+
+@pytest.mark.slow
+def test_a_run_killed_hard_is_resumed_by_another_process_and_not_closed_as_an_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import time\nwith child_run(params, 'gfm', 'pretrain', {}) as run:\n"
+    victim = python(tmp_path, code + "    print(run.run_id, flush=True); time.sleep(60)")
+    assert victim.stdout is not None
+    run_id = victim.stdout.readline().strip()
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(TrackingError, match=f"process {victim.pid} still records the run {run_id}"),
+        child_run(params, "gfm", "pretrain", {}, resume_run_id=run_id),
+    ):
+        pass
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    with child_run(params, "gfm", "pretrain", {}, resume_run_id=run_id) as again:
+        assert again.run_id == run_id
+        with child_run(params, "beside", "finetune", {}):  # looks for orphans
+            assert by_id(tmp_path, run_id).info.status == "RUNNING"
+    assert by_id(tmp_path, run_id).info.status == "FINISHED"
+    assert "process that was killed" in capsys.readouterr().out
+
+
+def test_an_orphan_that_was_reopened_since_the_search_is_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with child_run(params, "gfm", "pretrain", {}) as run:
+        assert isinstance(run, module.RecordedRun)
+        stale = run.client.get_run(run.run_id)
+        stale.data.tags["gfm.pid_started"] = "0.0"
+
+        class Searched:
+            """Another folder's process: what it found is out of date."""
+
+            def __getattr__(self, name: str) -> Any:
+                assert isinstance(run, module.RecordedRun)
+                return (lambda *a, **k: [stale]) if name == "search_runs" else getattr(run.client, name)
+
+        assert pipeline_run.close_orphans(Searched(), stale.info.experiment_id) == []
+        assert by_id(tmp_path, run.run_id).info.status == "RUNNING"
+
+
+def test_a_run_of_another_stage_or_experiment_is_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError), child_run(params, "gfm", "pretrain", {}) as run:
+        raise ValueError
+    for name, kind in (("other", "pretrain"), ("gfm", "finetune")):
+        with (
+            pytest.raises(TrackingError, match="is one of pretrain gfm; remove the checkpoint"),
+            child_run(params, name, kind, {}, resume_run_id=run.run_id),
+        ):
+            pass
+    elsewhere = params.model_copy(update={"tracking": params.tracking.model_copy(update={"experiment": "b"})})
+    with (
+        pytest.raises(TrackingError, match=r"set tracking\.experiment back"),
+        child_run(elsewhere, "gfm", "pretrain", {}, resume_run_id=run.run_id),
+    ):
+        pass
+    assert by_id(tmp_path, run.run_id).info.status == "FAILED"
+
+
+def test_where_the_run_is_gone_or_finished_a_new_one_begins_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with child_run(params, "gfm", "pretrain", {}, resume_run_id="0" * 32) as run:
+        assert run.run_id not in (None, "0" * 32)
+    assert "no longer in the tracking store: a new run begins" in capsys.readouterr().out
+    with child_run(params, "gfm", "pretrain", {}, resume_run_id=run.run_id) as later:
+        assert later.run_id != run.run_id
+    assert "is finished: a new run begins" in capsys.readouterr().out
+
+
+def test_the_error_of_a_stage_without_a_run_closes_the_pipelines_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="before any run"), pipeline_fails_with(params):
+        raise ValueError("before any run")
+    assert not (tmp_path / "mlflow.db").exists()
+    with child_run(params, "gfm", "pretrain", {}):
+        pass
+    with pytest.raises(KeyboardInterrupt), pipeline_fails_with(params):
+        raise KeyboardInterrupt
+    parent = parents(tmp_path)["gfm"]
+    assert by_id(tmp_path, parent).info.status == "RUNNING"
+    with pytest.raises(ValueError, match="no scores"), pipeline_fails_with(params):
+        raise ValueError("no scores")
+    assert by_id(tmp_path, parent).info.status == "FAILED"
+    assert by_id(tmp_path, parent).data.tags["error"] == "ValueError: no scores"
+    assert finish_pipeline(params) is None
+
+
+def test_results_recorded_on_a_run_named_by_the_caller_leave_it_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_id = open_flow_run(params)
+    assert run_id is not None
+    monkeypatch.setenv("GFM_PIPELINE_RUN", run_id)
+    with child_run(params, "gfm", "pretrain", {}) as run:
+        run.energy(Energy(0.25, 0.1, 9.0, "by the test", "estimated", "FRA", 0.4))
+    assert finish_pipeline(params, metrics={"arp": 1.5}) == run_id
+    assert by_id(tmp_path, run_id).info.status == "RUNNING"
+    assert close_flow_run(params, run_id, "FAILED", "stage x failed")
+    above = by_id(tmp_path, run_id)
+    assert above.info.status == "FAILED" and above.data.tags["error"] == "stage x failed"
+    assert above.data.metrics == {"arp": 1.5, "kwh": 0.25, "kg_co2eq": 0.1}
+    assert not (tmp_path / ".gfm/pipeline.json").exists()
+
+
+def test_a_flow_in_which_nothing_was_recorded_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_id = open_flow_run(params)
+    assert run_id is not None
+    assert not close_flow_run(params, run_id, "FINISHED")
+    assert recorded(tmp_path) == []
+    with pytest.raises(TrackingError, match="no such run"):
+        close_flow_run(params, "0" * 32, "FINISHED")
+    with pytest.raises(GfmError, match="DONE: a run ends FINISHED, FAILED or KILLED"):
+        close_flow_run(params, run_id, "DONE")
+
+
+def test_the_run_of_a_killed_flow_is_closed_by_the_next_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flow = subprocess.Popen(["sleep", "60"])
+    run_id = open_flow_run(params, owner=flow.pid)
+    with child_run(params, "a", "pretrain", {}):
+        assert by_id(tmp_path, run_id).info.status == "RUNNING"
+    flow.kill()
+    flow.wait()
+    with child_run(params, "b", "pretrain", {}):
+        assert by_id(tmp_path, run_id).info.status == "KILLED"
 
 
 def test_tracking_none_records_nothing_and_says_so(

@@ -163,6 +163,12 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     copies = sum(int(count) for count in record.get("duplicates", {}).values())
     if copies:
         notes.append(f"{copies} {'copy' if copies == 1 else 'copies'} of held-out samples left out")
+    overlaps = sum(int(count) for count in record.get("overlaps", {}).values())
+    if overlaps:
+        notes.append(f"{overlaps} on the ground of held-out samples left out")
+    alike = sum(int(record.get("near_duplicates", {}).get(part, 0)) for part in ("train", "val"))
+    if alike:
+        notes.append(f"{alike} look like held-out samples")
     return notes
 
 

@@ -1,14 +1,20 @@
-"""What a model cost: energy and kg CO2eq of pretraining, teacher and fine-tunings, as each run recorded it."""
+"""What a model cost: energy of pretraining, teacher and fine-tunings as each run measured it, and its kg CO2eq.
+
+kWh are measured once; kg CO2eq follow from them by the intensity of the grid that `carbon` describes now, so that a
+better intensity corrects the figures without another training.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from gfm import layout
 from gfm.evaluation.scores import TaskRun, read_record
 from gfm.params import Params
+from gfm.tracking.carbon import Grid, grid
 
 
 @dataclass(frozen=True)
@@ -62,25 +68,26 @@ class Cost:
 
 def costs(params: Params, runs: list[TaskRun]) -> dict[str, Cost]:
     """The cost of every compared model: making its encoder (and the teacher it learned from) and fine-tuning it."""
-    return {model: _cost(params, model, runs) for model in params.models}
+    now = grid(params.carbon)
+    return {model: _cost(params, model, runs, now) for model in params.models}
 
 
-def _cost(params: Params, model: str, runs: list[TaskRun]) -> Cost:
+def _cost(params: Params, model: str, runs: list[TaskRun], now: Grid | None) -> Cost:
     parts = []
     if model != "random":
-        parts.append(_encoder_part(model, "teacher" if model == "teacher" else f"pretraining {model}"))
+        parts.append(_encoder_part(model, "teacher" if model == "teacher" else f"pretraining {model}", now))
     if model in params.pretrain:
-        parts.append(_encoder_part("teacher", "teacher"))
-    parts += [_part(f"fine-tuning on {run.task}", run.record) for run in runs if run.model == model]
+        parts.append(_encoder_part("teacher", "teacher", now))
+    parts += [_part(f"fine-tuning on {run.task}", run.record, now) for run in runs if run.model == model]
     learned = model == "teacher" or model in params.pretrain
     elsewhere = learned and params.teacher.kind == "timm"
     return Cost(parts, "without the training of the imported teacher, which happened elsewhere" if elsewhere else "")
 
 
-def _encoder_part(name: str, what: str) -> Part:
+def _encoder_part(name: str, what: str, now: Grid | None) -> Part:
     folder = layout.encoder_folder(name)
     stage = "teacher" if name == "teacher" else f"pretrain@{name}"
-    part = _part(what, read_record(folder / "run.json", f"dvc repro {stage}"))
+    part = _part(what, read_record(folder / "run.json", f"dvc repro {stage}"), now)
     if part.kwh is None and _origin(name) == "imported":
         # Copying weights is not training: nothing was spent here that a meter would see.
         return Part(f"{what} (imported)", 0.0, 0.0, part.seconds, "", "")
@@ -94,25 +101,34 @@ def _origin(name: str) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")).get("gfm", {}).get("origin", ""))
 
 
-def _part(what: str, record: dict[str, Any]) -> Part:
+def _part(what: str, record: dict[str, Any], now: Grid | None) -> Part:
     energy = record.get("energy") or {}
     seconds = energy.get("seconds") or record.get("seconds") or 0.0
     method = str(energy.get("method") or "not measured")
-    kwh, kg = _number(energy.get("kwh")), _number(energy.get("kg_co2eq"))
+    kwh = _number(energy.get("kwh"))
     resumed = record.get("resumed_at_step")
     if resumed is None:
-        return Part(what, kwh, kg, float(seconds), method, _grid(energy) if kg is not None else "")
+        kg = _number(energy.get("kg_co2eq")) if now is None or kwh is None else kwh * now.kg_per_kwh
+        return Part(what, kwh, kg, float(seconds), method, _grid(energy, now) if kg is not None else "")
     # What the run spent before it was resumed is nowhere recorded, so the rest is no figure for the whole.
     gap = f"{'timed' if kwh is None else 'measured'} only after step {resumed}"
     return Part(what, None, None, float(seconds), method if kwh is None else f"{what} {gap}", "", gap)
 
 
-def _grid(energy: dict[str, Any]) -> str:
-    intensity = _number(energy.get("intensity_kg_per_kwh"))
-    if intensity is None:
-        return ""
-    source = [str(energy[key]) for key in ("country", "intensity_source") if energy.get(key)]
-    return f"{intensity:.3f} kg CO2eq per kWh" + (f" ({', '.join(source)})" if source else "")
+def _grid(energy: dict[str, Any], now: Grid | None) -> str:
+    """By which intensity kWh became kg, and which one the run recorded, where that is another."""
+    recorded = _number(energy.get("intensity_kg_per_kwh"))
+    if now is None:
+        source = (str(energy[key]) for key in ("country", "intensity_source") if energy.get(key))
+        return "" if recorded is None else _intensity(recorded, *source)
+    words = _intensity(now.kg_per_kwh, now.country, now.source)
+    if recorded is None or math.isclose(recorded, now.kg_per_kwh, rel_tol=1e-6):
+        return words
+    return f"{words}, restated from the measured kWh; recorded with {recorded:.3f}"
+
+
+def _intensity(kg_per_kwh: float, *source: str) -> str:
+    return f"{kg_per_kwh:.3f} kg CO2eq per kWh" + (f" ({', '.join(source)})" if source else "")
 
 
 def _number(value: object) -> float | None:

@@ -30,8 +30,15 @@ def evaluate(params: Params) -> None:
     """Compare the models of the parameters on all tasks and write reports/.
 
     Writes results.csv, arp.json, figures/*.png and report.html, each whole or not at all, and closes the pipeline's
-    tracking run. Raises DataError naming what is missing and the command that makes it.
+    tracking run, as FAILED where this fails. Raises DataError naming what is missing and the command that makes it.
     """
+    from gfm.tracking.runs import pipeline_fails_with
+
+    with pipeline_fails_with(params):
+        _evaluate(params)
+
+
+def _evaluate(params: Params) -> None:
     from gfm.tracking.provenance import provenance
     from gfm.tracking.runs import finish_pipeline
 
@@ -56,7 +63,6 @@ def evaluate(params: Params) -> None:
     _write(layout.REPORT, page)
     finish_pipeline(
         params,
-        "FINISHED",
         [layout.REPORT, layout.RESULTS, ARP, FIGURES],
         {f"arp.{model}": entry.arp for model, entry in assessment.performance.items()},
     )
@@ -77,6 +83,7 @@ def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, Jso
             "kg_co2eq": _rounded(spent[model].kg_co2eq),
             "kwh": _rounded(spent[model].kwh),
             "energy_method": "; ".join(spent[model].methods),
+            "grid": "; ".join(spent[model].grids),
         }
     return {"baseline": assessment.baseline, "confidence": assessment.confidence, "models": models}
 

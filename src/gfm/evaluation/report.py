@@ -128,7 +128,7 @@ def render_report(
         arp_cells=_arp_cells(assessment),
         cost_cells={model: _cost_cell(cost) for model, cost in costs.items()},
         seeds_text=_seeds_text(assessment),
-        few_seeds=min(assessment.seeds.values()) < FEW_SEEDS,
+        few_seeds=FEW_SEEDS if min(assessment.seeds.values()) < FEW_SEEDS else None,
         confidence=assessment.level,
         resamples=f"{params.evaluate.bootstrap:,}",
         no_interval=[{"model": model, "why": why} for model, why in assessment.intervals.reasons.items()],

@@ -28,6 +28,7 @@ class Spent:
 
     kg_co2eq: float | None
     method: str  # how the energy is known, or why it is not
+    grid: str  # by which intensity it became CO2eq
 
 
 def print_results(params: Params) -> None:
@@ -40,6 +41,8 @@ def print_results(params: Params) -> None:
     say(format_table(assessment, {model: entry.kg_co2eq for model, entry in spent.items()}))
     say(f"± is half of the {assessment.level} bootstrap interval over seeds; ARP stands with the interval itself.")
     say(_energy_line(spent))
+    for grid in sorted({entry.grid for entry in spent.values() if entry.grid}):
+        say(f"Grid: {grid}.")
     say(f"\n{verdict(assessment).line}")
     for name, task in params.tasks.items():
         if task.too_small:
@@ -97,7 +100,10 @@ def _read_spent(params: Params) -> dict[str, Spent]:
     path = layout.REPORTS / "arp.json"
     try:
         models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        return {model: Spent(models[model]["kg_co2eq"], str(models[model]["energy_method"])) for model in params.models}
+        return {
+            model: Spent(found["kg_co2eq"], str(found["energy_method"]), str(found["grid"]))
+            for model, found in ((model, models[model]) for model in params.models)
+        }
     except (FileNotFoundError, ValueError, KeyError):
         raise DataError(f"{path}: missing or incomplete; {REMEDY}") from None
 

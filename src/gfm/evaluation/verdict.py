@@ -10,8 +10,8 @@ from gfm.evaluation.bootstrap import Interval
 FEW_SEEDS = 5  # with fewer, an interval that excludes 0 is not taken as evidence
 # Scores drawn from one normal distribution for both models, 1 to 6 tasks, seeds shared by the models or not.
 TOO_NARROW = (
-    "A bootstrap interval over so few seeds is too narrow: simulated without any difference, "
-    "12 to 49 % of 95 % intervals over 2 or 3 seeds exclude 0."
+    f"A bootstrap interval over fewer than {FEW_SEEDS} seeds is too narrow to conclude from: "
+    "simulated without any difference, 12 to 49 % of 95 % intervals over 2 or 3 seeds exclude 0."
 )
 
 

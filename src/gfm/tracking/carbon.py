@@ -17,6 +17,8 @@ from gfm.progress import say
 from gfm.tracking.provenance import cpu_model
 
 SAMPLE_EVERY_S = 5.0  # how often codecarbon turns power into energy
+NO_SAMPLE = "no sample yet"
+STATED = "stated in carbon.intensity_kg_per_kwh"
 RANK_VARIABLES = ("RANK", "LOCAL_RANK")  # torchrun and Lightning set them
 
 _said: set[str] = set()
@@ -40,6 +42,56 @@ class Energy:
         return asdict(self)
 
 
+class _Totals:
+    """codecarbon's output handler that keeps the latest totals instead of writing them anywhere."""
+
+    def __init__(self) -> None:
+        self.latest: Any = None
+
+    def live_out(self, total: Any, delta: Any) -> None:
+        """Called after each sample, on codecarbon's thread."""
+        self.latest = total
+
+    def out(self, total: Any, delta: Any) -> None:
+        """Called at the end."""
+        self.latest = total
+
+    def task_out(self, data: Any, experiment_name: str) -> None:
+        """There are no tasks."""
+
+    def exit(self) -> None:
+        """There is nothing to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a kWh costs in CO2eq, and whose figure that is."""
+
+    country: str
+    kg_per_kwh: float
+    source: str
+
+
+def grid(carbon: Carbon) -> Grid | None:
+    """The intensity that the parameters state, else codecarbon's for their country; None without codecarbon."""
+    if carbon.intensity_kg_per_kwh is not None:
+        return Grid(carbon.country_iso, carbon.intensity_kg_per_kwh, STATED)
+    try:
+        from codecarbon.core.emissions import Emissions
+        from codecarbon.core.units import Energy as CodecarbonEnergy
+        from codecarbon.external.geography import GeoMetadata
+        from codecarbon.input import DataSource
+    except ImportError:
+        return None
+    data = DataSource()
+    country = data.get_global_energy_mix_data().get(carbon.country_iso, {}).get("country_name", "")
+    with _complaints():
+        kg = Emissions(data).get_country_emissions(
+            CodecarbonEnergy.from_energy(kWh=1.0), GeoMetadata(carbon.country_iso, country)
+        )
+    return Grid(carbon.country_iso, float(kg), _whose(country, carbon.country_iso))
+
+
 class Meter:
     """Measures from `start` to `stop`; `energy` holds what was found."""
 
@@ -47,6 +99,7 @@ class Meter:
         self.carbon = carbon
         self.energy = self._not_measured("still running", 0.0)
         self._tracker: Any = None
+        self._totals = _Totals()
         self._reason = ""
         self._begun = time.monotonic()
 
@@ -67,6 +120,8 @@ class Meter:
                 tracking_mode="machine",
                 measure_power_secs=SAMPLE_EVERY_S,
                 output_methods=[],
+                output_handlers=[self._totals],
+                api_call_interval=1,  # hand over the totals with every sample
                 log_level="warning",
                 electricitymaps_api_token=None,
                 force_carbon_intensity_g_co2e_kwh=None,
@@ -93,11 +148,32 @@ class Meter:
             self._reason = f"codecarbon gave no figure: {complaints.reason()}"
             self.energy = self._not_measured(self._reason, seconds)
             return
+        self.energy = self._measured(final, seconds)
+
+    def so_far(self) -> Energy:
+        """The energy since `start`, at most SAMPLE_EVERY_S old, and the final figure once stopped. Nearly free."""
+        seconds = time.monotonic() - self._begun
+        if self.energy.kwh is not None:
+            return self.energy
+        if self._tracker is None:
+            return self._not_measured(self._reason or "not started", seconds)
+        latest = self._totals.latest
+        if latest is None or not latest.energy_consumed > 0:
+            return self._not_measured(NO_SAMPLE, seconds)
+        return self._measured(latest, seconds)
+
+    @property
+    def measures(self) -> bool:
+        """Whether a tracker runs, so that figures can be expected."""
+        return self._tracker is not None
+
+    def _measured(self, total: Any, seconds: float) -> Energy:
+        """The energy of codecarbon's totals."""
         method, source = describe(self._tracker)
         stated = self.carbon.intensity_kg_per_kwh
-        kwh = float(final.energy_consumed)
-        intensity = stated if stated is not None else float(final.emissions) / kwh
-        self.energy = Energy(
+        kwh = float(total.energy_consumed)
+        intensity = stated if stated is not None else float(total.emissions) / kwh
+        return Energy(
             kwh=kwh,
             kg_co2eq=kwh * intensity,
             seconds=seconds,
@@ -105,7 +181,7 @@ class Meter:
             power_source=source,
             country=self.carbon.country_iso,
             intensity_kg_per_kwh=intensity,
-            intensity_source="stated in carbon.intensity_kg_per_kwh" if stated is not None else _grid(final),
+            intensity_source=STATED if stated is not None else _whose(total.country_name, total.country_iso_code),
         )
 
     def _not_measured(self, reason: str, seconds: float) -> Energy:
@@ -170,10 +246,10 @@ def _describe_part(part: Any) -> tuple[str, bool]:
     return f"{kind} by codecarbon", False
 
 
-def _grid(final: Any) -> str:
-    if final.country_name:
-        return f"codecarbon's yearly figure for {final.country_name}"
-    return f"codecarbon's world average (it has no figure for {final.country_iso_code})"
+def _whose(country_name: str, country_iso: str) -> str:
+    if country_name:
+        return f"codecarbon's yearly figure for {country_name}"
+    return f"codecarbon's world average (it has no figure for {country_iso})"
 
 
 def _follower() -> bool:

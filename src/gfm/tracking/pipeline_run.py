@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from gfm.tracking.store import STATE, TrackingError
@@ -21,7 +22,7 @@ def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) 
     """
     named = os.environ.get(VARIABLE)
     if named:
-        if _status(client, named) is None:
+        if find(client, named) is None:
             raise TrackingError(f"{VARIABLE} = {named}: no such run in {uri}; unset it or give a run's id")
         return named
     open_id = open_parent(client, uri, experiment_id)
@@ -37,8 +38,8 @@ def open_parent(client: Any, uri: str, experiment_id: str) -> str | None:
     noted = _noted()
     if noted.get("uri") != uri or noted.get("experiment_id") != experiment_id:
         return None
-    run_id = str(noted["run_id"])
-    return run_id if _status(client, run_id) == "RUNNING" else None
+    run = find(client, str(noted["run_id"]))
+    return str(run.info.run_id) if run is not None and run.info.status == "RUNNING" else None
 
 
 def forget_parent(run_id: str) -> bool:
@@ -49,9 +50,15 @@ def forget_parent(run_id: str) -> bool:
     return True
 
 
-def owner_tags() -> dict[str, str]:
-    """Which process a run belongs to; its start time tells it from a later process of the same number."""
-    return {"gfm.host": socket.gethostname(), "gfm.pid": str(os.getpid()), "gfm.pid_started": _started(os.getpid())}
+def owner_tags(pid: int | None = None) -> dict[str, str]:
+    """Which process a run belongs to (None: this one); its start time tells it from a later one of the same number."""
+    pid = os.getpid() if pid is None else pid
+    return {"gfm.host": socket.gethostname(), "gfm.pid": str(pid), "gfm.pid_started": _started(pid)}
+
+
+def of_this_host(tags: Mapping[str, str]) -> bool:
+    """Whether a run with these tags is recorded from this machine."""
+    return tags.get("gfm.host") == socket.gethostname()
 
 
 def close_orphans(client: Any, experiment_id: str) -> list[str]:
@@ -63,9 +70,13 @@ def close_orphans(client: Any, experiment_id: str) -> list[str]:
         max_results=1000,
     )
     for run in running:
-        pid = run.data.tags.get("gfm.pid")
-        if pid is None or _started(int(pid)) == run.data.tags.get("gfm.pid_started"):
+        if not _ownerless(run):
             continue
+        # It may have been reopened since the search, from another working folder with another lock.
+        now = find(client, run.info.run_id)
+        if now is None or now.info.status != "RUNNING" or not _ownerless(now):
+            continue
+        pid = run.data.tags["gfm.pid"]
         client.set_tag(run.info.run_id, "error", f"process {pid} ended without closing its run")
         client.set_terminated(run.info.run_id, status="KILLED")
         closed.append(str(run.info.run_name))
@@ -78,15 +89,22 @@ def children(client: Any, experiment_id: str, parent: str) -> list[Any]:
     return list(client.search_runs([experiment_id], filter_string=below, max_results=1000))
 
 
-def _status(client: Any, run_id: str) -> str | None:
+def find(client: Any, run_id: str) -> Any | None:
+    """A run as the store has it, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(client.get_run(run_id).info.status)
+        return client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: not an id at all
             return None
         raise
+
+
+def _ownerless(run: Any) -> bool:
+    """Whether the process that recorded a run of this machine is gone."""
+    pid = run.data.tags.get("gfm.pid")
+    return pid is not None and _started(int(pid)) != run.data.tags.get("gfm.pid_started")
 
 
 def _started(pid: int) -> str:

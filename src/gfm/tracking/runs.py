@@ -19,7 +19,8 @@ from gfm.progress import say
 from gfm.tracking import pipeline_run
 from gfm.tracking.carbon import Energy
 from gfm.tracking.provenance import provenance
-from gfm.tracking.store import import_mlflow, open_store, working_folder_lock
+from gfm.tracking.resumed_run import ERROR_TAG, reopen
+from gfm.tracking.store import TrackingError, import_mlflow, open_store, working_folder_lock
 
 NOTHING = "none"  # the tracking.uri that records nothing
 RETRY_AFTER_S = 30.0
@@ -106,16 +107,24 @@ class RecordedRun(Run):
 
     def end(self, status: str) -> None:
         """Close the run, after a last try to send what is still unsent."""
+        self._unsent.append(partial(self.client.set_terminated, self.run_id, status=status))
+        self.flush()
+
+    def flush(self) -> None:
+        """Try for the last time to send what is still unsent, and say what is lost."""
         self._retry_at = 0.0
-        self._send(partial(self.client.set_terminated, self.run_id, status=status))
+        self._send_all()
         if self._unsent:
             lost = len(self._unsent)
             say(f"run {self.run_id}: {lost} records were not taken; run.json and history.csv hold the numbers")
 
     def _send(self, call: Callable[[], object]) -> None:
+        self._unsent.append(call)
+        self._send_all()
+
+    def _send_all(self) -> None:
         from mlflow.exceptions import MlflowException
 
-        self._unsent.append(call)
         if time.monotonic() < self._retry_at:
             return
         try:
@@ -152,74 +161,110 @@ class RecordedRun(Run):
 
 @contextmanager
 def child_run(
-    params: Params, name: str, kind: str, settings: Mapping[str, Any], seed: int | None = None
+    params: Params,
+    name: str,
+    kind: str,
+    settings: Mapping[str, Any],
+    seed: int | None = None,
+    resume_run_id: str | None = None,
 ) -> Iterator[Run]:
     """Record one stage below the pipeline's run: settings, code, data and seed now, the rest through the yielded run.
 
-    `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. The run ends
-    FINISHED, FAILED with the error as its tag `error`, or KILLED. A failed one closes the pipeline's run as FAILED too
-    (not one named by GFM_PIPELINE_RUN); after a kill or Ctrl-C the next stage goes on below the same one. Where
-    nothing is recorded (tracking.uri = none, no mlflow, a follower process of a distributed run) the yielded run has
-    run_id None. Raises TrackingError where the store cannot be reached at the start.
+    `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. With
+    `resume_run_id` the stage goes on in the run that it began before it was interrupted, with the settings and origin
+    of then, or in a new one where that is gone or finished (see `resumed_run.reopen`, which refuses a foreign run).
+    The run ends FINISHED, FAILED with the error as its tag `error`, or KILLED. A failed one closes the pipeline's run
+    as FAILED too (not one named by GFM_PIPELINE_RUN); after a kill or Ctrl-C the next stage goes on below the same
+    one. Where nothing is recorded (tracking.uri = none, no mlflow, a follower process of a distributed run) the
+    yielded run has run_id None. Raises TrackingError where the store cannot be reached at the start.
     """
-    if not _recording(params):
+    if not recording(params):
         yield Run()
         return
     uri = params.tracking.uri
-    origin = _origin_tags(provenance(seed))
+    origin = origin_tags(provenance(seed))
     with working_folder_lock():
         client, experiment = open_store(uri, params.tracking.experiment)
         for orphan in pipeline_run.close_orphans(client, experiment):
             say(f"tracking: closed the run {orphan} of a process that was killed")
         parent = pipeline_run.parent_run(client, uri, experiment, origin)
-        tags = {**origin, **pipeline_run.owner_tags(), "gfm.kind": kind, pipeline_run.PARENT_TAG: parent}
-        created = client.create_run(experiment, run_name=name, tags=tags)
-    run = RecordedRun(client, created.info.run_id)
-    run.settings(settings)
+        tags = {**pipeline_run.owner_tags(), pipeline_run.PARENT_TAG: parent}
+        run_id = resume_run_id
+        if run_id is None or not reopen(client, experiment, run_id, name, kind, tags):
+            tags = {**origin, **tags, "gfm.kind": kind}
+            run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+    run = RecordedRun(client, run_id)
+    if run_id != resume_run_id:
+        run.settings(settings)
     try:
         yield run
     except BaseException as error:
-        run.tags({"error": f"{type(error).__name__}: {error}"[:LONGEST_PARAM]})
-        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.tags({ERROR_TAG: _reason(error)})
+        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, Exception):
             _fail_pipeline(client, experiment, parent)
         raise
     run.end("FINISHED")
 
 
-def finish_pipeline(
-    params: Params,
-    status: str = "FINISHED",
-    artifacts: Iterable[Path] = (),
-    metrics: Mapping[str, float] | None = None,
-) -> str | None:
-    """Close the open pipeline run with its final figures and files; returns its id, None where nothing is open.
+@contextmanager
+def pipeline_fails_with(params: Params) -> Iterator[None]:
+    """For a stage without a run of its own: its error closes the pipeline's open run as FAILED, as `child_run` does.
 
-    The run's kwh and kg_co2eq are the sums over its stages; a tag says how many stages were not measured.
+    A kill or Ctrl-C leaves it open, and so does a run named by GFM_PIPELINE_RUN. A store that is gone is said, and
+    does not hide the stage's error.
     """
-    if not _recording(params):
+    try:
+        yield
+    except Exception as error:
+        if pipeline_run.FILE.exists() and recording(params):
+            uri = params.tracking.uri
+            try:
+                with working_folder_lock():
+                    client, experiment = open_store(uri, params.tracking.experiment)
+                    parent = pipeline_run.open_parent(client, uri, experiment)
+            except TrackingError as unreachable:
+                say(f"the pipeline's run could not be closed as FAILED: {unreachable}")
+                parent = None
+            if parent is not None:
+                _fail_pipeline(client, experiment, parent, _reason(error))
+        raise
+
+
+def finish_pipeline(
+    params: Params, artifacts: Iterable[Path] = (), metrics: Mapping[str, float] | None = None
+) -> str | None:
+    """Record the final figures and files on the pipeline's run and close it; returns its id, None where none is open.
+
+    The run's kwh and kg_co2eq are the sums over its stages; a tag says how many stages were not measured. A run named
+    by GFM_PIPELINE_RUN stays open for whoever opened it.
+    """
+    if not recording(params):
         return None
     uri = params.tracking.uri
+    named = os.environ.get(pipeline_run.VARIABLE)
     with working_folder_lock():
         client, experiment = open_store(uri, params.tracking.experiment)
         pipeline_run.close_orphans(client, experiment)
-        named = os.environ.get(pipeline_run.VARIABLE)
         parent = named or pipeline_run.open_parent(client, uri, experiment)
-        if parent is None:
-            return None
-        if not named:
-            pipeline_run.forget_parent(parent)
+    if parent is None:
+        return None
     run = RecordedRun(client, parent)
-    _sum_energy(run, experiment)
+    sum_energy(run, experiment)
     if metrics:
         run.metrics(metrics)
     for path in artifacts:
         run.artifact(path)
-    run.end(status)
+    if named:
+        run.flush()
+        return parent
+    with working_folder_lock():
+        pipeline_run.forget_parent(parent)
+    run.end("FINISHED")
     return parent
 
 
-def _fail_pipeline(client: Any, experiment: str, parent: str) -> None:
+def _fail_pipeline(client: Any, experiment: str, parent: str, reason: str | None = None) -> None:
     """Close the pipeline run of a failed stage. A store that is gone is said, and does not hide the stage's error."""
     from mlflow.exceptions import MlflowException
 
@@ -230,13 +275,14 @@ def _fail_pipeline(client: Any, experiment: str, parent: str) -> None:
             return  # a stage beside this one failed first
     run = RecordedRun(client, parent)
     try:
-        _sum_energy(run, experiment)
+        run.tags({ERROR_TAG: reason})
+        sum_energy(run, experiment)
         run.end("FAILED")
     except (MlflowException, ConnectionError, TimeoutError) as error:
         say(f"run {parent}: the pipeline's run could not be closed as FAILED: {_one_line(error)}")
 
 
-def _sum_energy(run: RecordedRun, experiment: str) -> None:
+def sum_energy(run: RecordedRun, experiment: str) -> None:
     """Record on a pipeline's run what its stages spent together."""
     assert run.run_id is not None
     stages = [stage.data.metrics for stage in pipeline_run.children(run.client, experiment, run.run_id)]
@@ -255,7 +301,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _recording(params: Params) -> bool:
+def recording(params: Params) -> bool:
+    """Whether this process records runs; where not, it says why (once)."""
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK")):
         return False  # the first process of a distributed run records it
     if params.tracking.uri == NOTHING:
@@ -269,7 +316,8 @@ def _recording(params: Params) -> bool:
     return True
 
 
-def _origin_tags(origin: Mapping[str, Any]) -> dict[str, str]:
+def origin_tags(origin: Mapping[str, Any]) -> dict[str, str]:
+    """A run's tags for its provenance."""
     tags = {f"provenance.{key}": _text(value) for key, value in flatten(origin) if value is not None}
     for tag, key in (("git.commit", "commit"), ("seed", "seed"), ("mlflow.source.git.commit", "commit")):
         if origin[key] is not None:
@@ -286,6 +334,10 @@ def _is_refusal(error: Exception) -> bool:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:LONGEST_PARAM]
 
 
 def _one_line(error: Exception) -> str:
