@@ -115,3 +115,25 @@ def test_an_unknown_command_is_refused_with_exit_code_2(
     code, _, err = run(capsys, monkeypatch, "trian")
     assert code == 2
     assert "trian" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("pretrain", "nope"), "gfm: pretrain has no nope; it has gfm\n"),
+        (("finetune", "nope", "gfm"), "gfm: tasks has no nope; it has scenes, buildings, change\n"),
+        (("finetune", "scenes", "nope"), "gfm: models has no nope; it has random, teacher, gfm\n"),
+    ],
+)
+def test_a_name_that_the_parameters_lack_is_refused_before_torch_is_loaded(
+    tmp_path: Path, words: tuple[str, ...], line: str
+) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = None  # an import of it raises ImportError\n"
+        "from gfm.cli import main\n"
+        f"sys.argv = ['gfm', *{words!r}, '--params', {str(ROOT / 'params.yaml')!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, line)

@@ -5,15 +5,19 @@ Heavy imports stay inside the commands, so that `gfm --help` is instant.
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gfm.dvc_stage import stop_with_dvc
 from gfm.errors import GfmError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gfm.params import Params
 
 app = typer.Typer(
@@ -35,6 +39,25 @@ def _load(path: Path) -> Params:
     return load(path)
 
 
+def _known(key: str, name: str, names: Collection[str]) -> None:
+    """Refuse a name that the parameter file does not have, before anything heavy is loaded."""
+    if name not in names:
+        raise GfmError(f"{key} has no {name}; it has {', '.join(names)}")
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    """Finite numbers of an option, between commas."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise GfmError(f"{option} {text}: give numbers between commas, for example 0.485,0.456,0.406")
+    return numbers
+
+
 @app.command()
 def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("data/raw")) -> None:
     """Write the embedded sample imagery (the same bytes on every machine)."""
@@ -46,7 +69,10 @@ def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = 
 @app.command()
 def check(params: ParamsFile = DEFAULT) -> None:
     """Check the parameter file and say what it describes."""
+    from gfm.workspace import check_tracked
+
     loaded = _load(params)
+    check_tracked(params, loaded)
     print(
         f"{params}: {len(loaded.geopile.sources)} sources, {len(loaded.pretrain)} pretrainings, "
         f"{len(loaded.tasks)} tasks x {len(loaded.models)} models"
@@ -118,9 +144,62 @@ def pretrain(
     params: ParamsFile = DEFAULT,
 ) -> None:
     """Pretrain a student on the collection from the frozen teacher."""
+    loaded = _load(params)
+    _known("pretrain", name, loaded.pretrain)
     from gfm.pretraining.run import pretrain
 
-    pretrain(_load(params), name)
+    pretrain(loaded, name)
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .pth or safetensors.")],
+    name: Annotated[str, typer.Argument(help="The new encoder's name, in models/encoders.")],
+    licence: Annotated[str, typer.Option(help="Terms of the weights, as their publisher states them.")],
+    architecture: Annotated[str | None, typer.Option(help="timm's name; not needed for a Swin.")] = None,
+    image_px: Annotated[int | None, typer.Option(min=1, help="Side of the images to fit it to.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="A Swin's window to fit it to, in cells.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Names of its input bands, in order: R,G,B.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of each band, values in [0, 1].")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of each band.")] = None,
+    wavelengths: Annotated[str | None, typer.Option(help="Wavelength of each band, um.")] = None,
+    key: Annotated[str | None, typer.Option(help="The entry that holds the weights, where several do.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Start of the network's keys, where several networks are.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report of every key here too, as CSV.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an encoder of this name.")] = False,
+) -> None:
+    """Turn a published checkpoint into an encoder, with a report of what became of every key."""
+    from gfm.pretraining.import_encoder import Input, import_encoder
+
+    import_encoder(
+        checkpoint,
+        name,
+        architecture=architecture,
+        image_px=image_px,
+        window=window,
+        key=key,
+        prefix=prefix,
+        seen=Input(
+            bands=None if bands is None else [band.strip() for band in bands.split(",")],
+            mean=_numbers("--mean", mean),
+            std=_numbers("--std", std),
+            wavelengths_um=_numbers("--wavelengths", wavelengths),
+        ),
+        licence=licence,
+        report=report,
+        force=force,
+    )
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="An encoder in models/encoders.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+) -> None:
+    """Write an encoder as a folder that timm loads without this project."""
+    from gfm.models.encoder_export import export_encoder
+
+    export_encoder(name, folder)
 
 
 @app.command()
@@ -130,9 +209,15 @@ def finetune(
     params: ParamsFile = DEFAULT,
 ) -> None:
     """Fine-tune one model on one task with every seed and test it once."""
+    from gfm.layout import encoder_folder
+
+    loaded = _load(params)
+    _known("tasks", task, loaded.tasks)
+    if not encoder_folder(model).exists():  # an encoder that is there may be tried without being compared
+        _known("models", model, loaded.models)
     from gfm.downstream.finetune import finetune
 
-    finetune(_load(params), task, model)
+    finetune(loaded, task, model)
 
 
 @app.command()
@@ -151,8 +236,38 @@ def results(params: ParamsFile = DEFAULT) -> None:
     print_results(_load(params))
 
 
+@app.command("open-run")
+def open_run(
+    owner: Annotated[int | None, typer.Option(help="The process that will close it; its death closes it too.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Open a tracking run above the stages to come and print its id as GFM_PIPELINE_RUN=ID, for their environment."""
+    from gfm.tracking.flow_run import open_flow_run
+    from gfm.tracking.pipeline_run import VARIABLE
+
+    run_id = open_flow_run(_load(params), owner)
+    if run_id is not None:
+        print(f"{VARIABLE}={run_id}")
+
+
+@app.command("close-run")
+def close_run(
+    run: Annotated[str, typer.Argument(help="The id that `gfm open-run` printed.")],
+    status: Annotated[str, typer.Argument(help="FINISHED, FAILED or KILLED.")],
+    reason: Annotated[str, typer.Option(help="Why it did not end well.")] = "",
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Close such a run and print its id again, or delete it where no stage recorded anything."""
+    from gfm.tracking.flow_run import close_flow_run
+    from gfm.tracking.pipeline_run import VARIABLE
+
+    if close_flow_run(_load(params), run, status, reason):
+        print(f"{VARIABLE}={run}")
+
+
 def main() -> None:
     """Run a command; an error meant for the user is its one line and exit code 2."""
+    stop_with_dvc()
     try:
         app(prog_name="gfm")
     except GfmError as error:
