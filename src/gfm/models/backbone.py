@@ -96,7 +96,7 @@ def pyramid(model: nn.Module, levels: list[Level], image: Tensor) -> list[Tensor
     """
     indices = sorted({level.index for level in levels})
     maps = model.forward_intermediates(  # type: ignore[operator]
-        image, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True
+        image, indices=indices, norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
     found = dict(zip(indices, maps, strict=True))
     return [found[level.index] for level in levels]
