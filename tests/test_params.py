@@ -142,6 +142,11 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
+        (
+            "tasks/scenes/metric",
+            "macro_map",
+            "tasks.scenes: metric = macro_map: a classification task takes accuracy or mean_class_accuracy",
+        ),
         ("tasks/scenes/kind", "change", "tasks.scenes: a change task reads oscd, not class-folders"),
         ("tasks/change/kind", "multilabel", "tasks.change: a multilabel task reads bigearthnet, not oscd"),
         ("tasks/buildings/positive_class", "zebra", "tasks.buildings: positive_class = zebra is not one of background, foreground"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,23 @@ def test_ground_east_of_180_degrees_is_found_whichever_way_it_is_counted(tmp_pat
         bounds = raster_bounds(dataset)
     assert bounds == pytest.approx(Bounds(-170.0, -0.16, -169.84, 0.0))
     assert overlapping(np.asarray([bounds]), np.asarray([[190.1, -1, 191, 1]])).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "link"])
+def test_an_output_takes_the_place_of_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """`gfm sample /dev/null` moved the device away and made a folder of that name."""
+    from gfm.errors import GfmError
+    from gfm.sample.write import write_sample
+
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "target"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(tmp_path / "nothing")
+    before = target.lstat()
+    with pytest.raises(GfmError, match="target: is not a folder"):
+        write_sample(target)
+    assert target.lstat() == before

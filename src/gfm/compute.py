@@ -17,8 +17,8 @@ def use_device(device: Device) -> Literal["cpu", "gpu"]:
     """
     import torch
 
-    # Before the first threads begin, which inherit it. Swin's -100 between shifted windows becomes numbers so small that
-    # a CPU takes many times as long for them; a training step of Swin-T at 192 px took 1.2 to 1.4 times as long.
+    # Before the first threads begin, which inherit it. Swin's -100 between shifted windows becomes numbers so small
+    # that a CPU takes many times as long for them; a step of Swin-T at 192 px took 1.2 to 1.4 times as long.
     torch.set_flush_denormal(True)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cpu_threads())

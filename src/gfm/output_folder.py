@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ LOCKS = Path(".gfm/locks")
 def new_folder(final: Path) -> Iterator[Path]:
     """An empty folder that takes the place of `final` when the block ends without an error.
 
-    A second process that wants the same folder is refused; a killed one leaves the old folder as it was.
+    A second process that wants the same folder is refused; a killed one leaves the old folder as it was. GfmError
+    where something that is no folder stands there: a file, a device, a link to nothing.
     """
+    if os.path.lexists(final) and not final.is_dir():
+        raise GfmError(f"{final}: is not a folder; give another place, or remove it")
     final.parent.mkdir(parents=True, exist_ok=True)
     LOCKS.mkdir(parents=True, exist_ok=True)
     # Beside the outputs a lock file would be a stray file of the repository, or vanish when DVC clears an output.

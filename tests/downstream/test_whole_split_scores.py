@@ -133,3 +133,9 @@ def test_a_small_set_gets_the_whole_budget_of_steps_and_every_sample_equally_oft
 
 def test_a_set_smaller_than_a_batch_is_one_batch():
     assert [sorted(batch) for batch in ShuffledPasses(3, 16, None, seed=0)] == [[0, 1, 2]]
+
+
+def test_the_chosen_metric_stands_first():
+    scores = Accuracy(2, "mean_class_accuracy")
+    scores.update(torch.tensor([[1.0, 0.0]] * 5), torch.tensor([0, 0, 0, 0, 1]))
+    assert list(scores.compute().items()) == [("mean_class_accuracy", 0.5), ("accuracy", pytest.approx(0.8))]

@@ -132,6 +132,7 @@ def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) 
         image_px=task.image_px,
         mask_px=max(max(sample.window[2:]) for sample in samples) if dense else None,
         positive=positive_id(task_name, task, index.classes),
+        metric=task.metric,
     )
     data = open_format(task_name, task, Path(params.paths.raw))
     bands = matching_bands(params, task_name, card.bands)

@@ -211,6 +211,8 @@ class Task(Section):
     data: Format
     image_px: PositiveInt = 96  # side that chips are resized to; masks keep their own size for scoring
     positive_class: str | None = None  # report F1/IoU of this class (change, buildings); None: mean over classes
+    # What chooses the epoch and enters ARP; None: accuracy, or micro_map of several labels. Pixel tasks have their own.
+    metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map"] | None = None
     finetune: Finetune = Finetune()
     too_small: str = ""  # why no conclusion may be drawn from this set; printed beside its scores
 
@@ -224,6 +226,13 @@ class Task(Section):
         }[self.kind]
         if self.data.format not in fitting:
             raise ValueError(f"a {self.kind} task reads {' or '.join(fitting)}, not {self.data.format}")
+        scored = {
+            "classification": ("accuracy", "mean_class_accuracy"),
+            "multilabel": ("micro_map", "macro_map"),
+        }.get(self.kind, ())
+        if self.metric is not None and self.metric not in scored:
+            fix = f"takes {' or '.join(scored)}" if scored else "is scored by IoU or F1; leave it out"
+            raise ValueError(f"metric = {self.metric}: a {self.kind} task {fix}")
         if isinstance(self.data, ImageMasks) and self.positive_class not in (None, *self.data.classes):
             raise ValueError(f"positive_class = {self.positive_class} is not one of {', '.join(self.data.classes)}")
         return self

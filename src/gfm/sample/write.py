@@ -35,10 +35,8 @@ Licence: Apache-2.0, as gfm itself.
 def write_sample(folder: Path) -> None:
     """Write the sample into `folder`; a complete sample is left as it is, an incomplete or older one is replaced.
 
-    Raises DataError when the folder holds anything that is not the sample's.
+    Raises DataError when the folder holds anything that is not the sample's, GfmError where it is no folder.
     """
-    if folder.is_file():
-        raise DataError(f"{folder}: is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()):
         wrong = _wrongness(folder)
         if not wrong:

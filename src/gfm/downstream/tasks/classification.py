@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gfm.downstream.tasks.pooled import PooledTask
-from gfm.downstream.tasks.task import Panel, Picture, Scores
+from gfm.downstream.tasks.task import Panel, Picture, Scores, primary_first
 
 
 class Classification(PooledTask):
@@ -16,7 +16,7 @@ class Classification(PooledTask):
     primary = "accuracy"
 
     def scores(self) -> Scores:
-        return Accuracy(len(self.spec.classes))
+        return Accuracy(len(self.spec.classes), self.primary)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits, target)
@@ -30,7 +30,8 @@ class Classification(PooledTask):
 class Accuracy(Scores):
     """Share of images that are right, and the mean of that share over the classes that occur in the truth."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, primary: str = "accuracy") -> None:
+        self.primary = primary
         self.matrix = MulticlassConfusionMatrix(num_classes=classes)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -40,7 +41,8 @@ class Accuracy(Scores):
         counts = self.matrix.compute().double()
         hit, true = counts.diag(), counts.sum(dim=1)
         occurs = true > 0
-        return {
+        scores = {
             "accuracy": float(hit.sum() / true.sum()),
             "mean_class_accuracy": float((hit[occurs] / true[occurs]).mean()),
         }
+        return primary_first(scores, self.primary)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gfm.downstream.decoders import PyramidDecoder
-from gfm.downstream.tasks.task import Panel, Picture, Scores, TaskModel, TaskSpec
+from gfm.downstream.tasks.task import Panel, Picture, Scores, TaskModel, TaskSpec, primary_first
 from gfm.models.encoder import Encoder
 
 IGNORED = 255  # mask value of padding: neither learned nor scored
@@ -114,7 +114,7 @@ class PixelCounts(Scores):
                 f"m{name}" if name == "iou" else f"mean_{name}": float(v[occurs].mean()) for name, v in each.items()
             }
         scores["pixel_accuracy"] = float(_ratio(hit.sum(), counts.sum()))
-        return {self.primary: scores.pop(self.primary), **scores}
+        return primary_first(scores, self.primary)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_average_precision
 
 from gfm.downstream.tasks.pooled import PooledTask
-from gfm.downstream.tasks.task import Panel, Picture, Scores
+from gfm.downstream.tasks.task import Panel, Picture, Scores, primary_first
 
 SHOWN_LABELS = 4
 LONGEST_NAME = 30  # letters
@@ -20,7 +20,7 @@ class Multilabel(PooledTask):
     primary = "micro_map"
 
     def scores(self) -> Scores:
-        return AveragePrecision()
+        return AveragePrecision(self.primary)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(logits, target)
@@ -43,7 +43,8 @@ def _short(name: str) -> str:
 class AveragePrecision(Scores):
     """Area under precision and recall over all image-class pairs (micro), and its mean over the classes that occur."""
 
-    def __init__(self) -> None:
+    def __init__(self, primary: str = "micro_map") -> None:
+        self.primary = primary
         self.scores: list[Tensor] = []
         self.targets: list[Tensor] = []
 
@@ -54,7 +55,8 @@ class AveragePrecision(Scores):
     def compute(self) -> dict[str, float]:
         scores, truth = torch.cat(self.scores), torch.cat(self.targets)
         each = [binary_average_precision(scores[:, i], truth[:, i]) for i in truth.any(dim=0).nonzero().ravel()]
-        return {
+        found = {
             "micro_map": float(binary_average_precision(scores.ravel(), truth.ravel())),
             "macro_map": float(torch.stack(each).mean()),
         }
+        return primary_first(found, self.primary)

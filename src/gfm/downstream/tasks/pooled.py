@@ -13,6 +13,7 @@ class PooledTask(TaskModel):
 
     def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
         super().__init__(encoder, spec)
+        self.primary = spec.metric or self.primary
         self.head: nn.Module = nn.Linear(encoder.channels[-1], len(spec.classes))
 
     def features(self, batch: Batch) -> Tensor:

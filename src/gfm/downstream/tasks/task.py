@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class TaskSpec:
     image_px: int
     mask_px: int | None = None  # side of the padded masks; None where the target is no mask
     positive: int | None = None  # id of the class that the scores are about; None: all of them
+    metric: str | None = None  # that the user chose to judge by; None: the kind's own
 
 
 class Batch(NamedTuple):
@@ -57,6 +58,11 @@ class Scores(ABC):
         """Metric name -> score, the primary metric first; more is better."""
 
 
+def primary_first(scores: dict[str, float], primary: str) -> dict[str, float]:
+    """The same scores, the primary one first."""
+    return {primary: scores[primary], **scores}
+
+
 class Panel(NamedTuple):
     """One picture of a sample with its caption."""
 
@@ -72,7 +78,7 @@ class TaskModel(nn.Module, ABC):
     in the hooks.
     """
 
-    primary: ClassVar[str]  # the metric that chooses the epoch and stands in the results
+    primary: str  # the metric that chooses the epoch and stands in the results
 
     def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
         super().__init__()
