@@ -143,6 +143,28 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
     ("path", "value", "expected"),
     [
         (
+            "tasks/scenes/data/root",
+            "../x",
+            "tasks.scenes.data.root: must name a folder below paths.raw, without .. and not from the root",
+        ),
+        (
+            "geopile/sources/scenes/root",
+            "/etc",
+            "geopile.sources.scenes.root: must name a folder below paths.raw, without .. and not from the root",
+        ),
+        ("geopile/bands", ["R", "R"], "geopile.bands: names R twice"),
+        ("pretrain/gfm/crop", {"scale": [1, 0.5]}, "pretrain.gfm.crop.scale: the smaller value first: 0.5, 1"),
+        (
+            "tasks/scenes/data/split",
+            {"val": ["a"], "test": ["a"]},
+            "tasks.scenes.data.split: a is named in test and in val; a place is in one part only",
+        ),
+        (
+            "tasks/scenes/data/split",
+            {"val_share": 0.5, "test_share": 0.5},
+            "tasks.scenes.data.split: val_share + test_share = 1 leaves nothing to train on",
+        ),
+        (
             "tasks/scenes/metric",
             "macro_map",
             "tasks.scenes: metric = macro_map: a classification task takes accuracy or mean_class_accuracy",

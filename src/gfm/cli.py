@@ -209,11 +209,11 @@ def finetune(
     params: ParamsFile = DEFAULT,
 ) -> None:
     """Fine-tune one model on one task with every seed and test it once."""
-    from gfm.layout import encoder_folder
+    from gfm.layout import ENCODERS
 
     loaded = _load(params)
     _known("tasks", task, loaded.tasks)
-    if not encoder_folder(model).exists():  # an encoder that is there may be tried without being compared
+    if model not in {folder.name for folder in ENCODERS.glob("*")}:  # one that is there may be tried without comparing
         _known("models", model, loaded.models)
     from gfm.downstream.finetune import finetune
 

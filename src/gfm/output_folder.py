@@ -23,7 +23,10 @@ def new_folder(final: Path) -> Iterator[Path]:
     """
     if os.path.lexists(final) and not final.is_dir():
         raise GfmError(f"{final}: is not a folder; give another place, or remove it")
-    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GfmError(f"{final}: its folder cannot be made ({error.strerror}); give another place") from None
     LOCKS.mkdir(parents=True, exist_ok=True)
     # Beside the outputs a lock file would be a stray file of the repository, or vanish when DVC clears an output.
     with (LOCKS / final.as_posix().replace("/", "-")).open("w") as lock:
@@ -36,7 +39,10 @@ def new_folder(final: Path) -> Iterator[Path]:
         if previous.exists() and not final.exists():  # killed between the two moves below
             previous.replace(final)
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
+        try:
+            unfinished.mkdir()
+        except OSError as error:
+            raise GfmError(f"{final}: cannot be written ({error.strerror}); give another place") from None
         try:
             yield unfinished
         except BaseException:

@@ -142,7 +142,10 @@ def _home(config: Path) -> Path:
 def _claim(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise WorkspaceError(f"{folder}: is a file; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkspaceError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
     if (folder / ".git").exists():
         raise WorkspaceError(f"{folder}: is a git repository, not a workspace; give another folder")
     started = folder / PARAMS_FILE

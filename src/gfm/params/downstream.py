@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from gfm.params.imagery import Imagery
 from gfm.params.pretraining import Schedule
-from gfm.params.section import Section, Share
+from gfm.params.section import Below, Different, Section, Share
 
 
 class PlaceSplit(Section):
@@ -29,11 +29,18 @@ class PlaceSplit(Section):
         for part in ("test", "val"):
             if bool(getattr(self, part)) == bool(getattr(self, f"{part}_share")):
                 raise ValueError(f"give either {part} (names of places) or {part}_share (above 0), not both or neither")
+        both = sorted(set(self.test) & set(self.val))
+        if both:
+            raise ValueError(f"{both[0]} is named in test and in val; a place is in one part only")
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share + test_share = {self.val_share + self.test_share:g} leaves nothing to train on"
+            )
         return self
 
 
 class FormatBase(Section):
-    root: str  # folder under paths.raw
+    root: Below
     imagery: Imagery = Imagery()
     split: PlaceSplit
 
@@ -54,7 +61,7 @@ class ImageMasks(FormatBase):
     format: Literal["image-masks"]
     images: str = "images"
     masks: str = "masks"
-    classes: list[str] = Field(default=["background", "foreground"], min_length=2)
+    classes: Annotated[list[str], Different] = Field(default=["background", "foreground"], min_length=2)
     foreground: Literal["exact", "above-zero"] = (
         "exact"  # exact: mask values are class ids; above-zero: any value > 0 is class 1
     )

@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gfm.params.imagery import Imagery
-from gfm.params.section import Listed, Name, OpenShare, Section, Share
+from gfm.params.section import Ascending, Below, Different, Listed, Name, OpenShare, Section, Share
 
 
 class SourceBase(Section):
     """One place that pretraining images come from (a declaration, not code)."""
 
-    root: str  # folder under paths.raw
+    root: Below
     imagery: Imagery = Imagery()
     # metres a pixel, or a range; None: from the file
-    gsd_m: PositiveFloat | Annotated[tuple[PositiveFloat, PositiveFloat], Listed] | None = None
+    gsd_m: PositiveFloat | Annotated[tuple[PositiveFloat, PositiveFloat], Listed, Ascending] | None = None
     licence: str
     citation: str = ""
     composite: dict[str, str] = {}  # which stored band stands for each of geopile.bands, where the names differ
@@ -72,7 +72,9 @@ class Quality(Section):
 class Geopile(Section):
     """The pretraining collection: sources -> tiles -> quality -> duplicates -> shards + manifest."""
 
-    bands: list[str] = Field(default=["R", "G", "B"], min_length=1)  # of each stored image, in this order
+    bands: Annotated[list[str], Different] = Field(
+        default=["R", "G", "B"], min_length=1
+    )  # of each stored image, in this order
     tile_px: PositiveInt = 256  # side of tiles cut from scenes
     shard_mb: PositiveFloat = 64.0  # a shard is closed when it passes this size
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = (

@@ -31,6 +31,8 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raw = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise ParameterError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise ParameterError(f"{path}: nested too deeply to be a parameter file") from None
     if not isinstance(raw, dict):
         what = "nothing" if raw is None else f"a {type(raw).__name__}"
         raise ParameterError(f"{path}: must hold a mapping of parameters, but holds {what}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gfm.params.section import Listed, OpenShare, Section, Share
+from gfm.params.section import Ascending, Listed, OpenShare, Section, Share
 
 
 class Masking(Section):
@@ -26,8 +26,8 @@ class Tap(Section):
 class Crop(Section):
     """Random resized crop and flip, as published."""
 
-    scale: Annotated[tuple[OpenShare | Literal[1], OpenShare | Literal[1]], Listed] = (0.67, 1)
-    ratio: Annotated[tuple[PositiveFloat, PositiveFloat], Listed] = (3 / 4, 4 / 3)
+    scale: Annotated[tuple[OpenShare | Literal[1], OpenShare | Literal[1]], Listed, Ascending] = (0.67, 1)
+    ratio: Annotated[tuple[PositiveFloat, PositiveFloat], Listed, Ascending] = (3 / 4, 4 / 3)
     flip: Share = 0.5
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from gfm.errors import GfmError
 
@@ -16,6 +16,30 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imagery marks nodata with nan
 # Names become folder names, MLflow names and DVC stage names, so they stay plain.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def _below(root: str) -> str:
+    if not root or root.startswith(("/", "~", "\\")) or ".." in root.replace("\\", "/").split("/"):
+        raise ValueError("must name a folder below paths.raw, without .. and not from the root")
+    return root
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the smaller value first: {pair[1]:g}, {pair[0]:g}")
+    return pair
+
+
+def _different(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names {twice[0]} twice")
+    return names
+
+
+Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
+Ascending = AfterValidator(_ascending)
+Different = AfterValidator(_different)
 Scalar = bool | int | float | str
 
 
