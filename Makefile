@@ -22,6 +22,10 @@ help:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "gfm needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/tools: .venv/installed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -41,15 +45,15 @@ field: .venv/installed
 
 test: lint types unit
 
-lint: .venv/installed
+lint: .venv/tools
 	ruff check .
 	ruff format --check .
 
-types: .venv/installed
+types: .venv/tools
 	mypy
 
 # One thread a worker: the workers already fill the cores.
-unit: .venv/installed
+unit: .venv/tools
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --durations 10
 
 bench: .venv/installed

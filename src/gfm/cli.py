@@ -69,10 +69,12 @@ def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = 
 @app.command()
 def check(params: ParamsFile = DEFAULT) -> None:
     """Check the parameter file and say what it describes."""
+    from gfm.downstream.requirements import check_requirements
     from gfm.workspace import check_tracked
 
     loaded = _load(params)
     check_tracked(params, loaded)
+    check_requirements(loaded)
     print(
         f"{params}: {len(loaded.geopile.sources)} sources, {len(loaded.pretrain)} pretrainings, "
         f"{len(loaded.tasks)} tasks x {len(loaded.models)} models"

@@ -19,6 +19,7 @@ from gfm.downstream.classes import positive_id
 from gfm.downstream.data import Chips, fits_memory
 from gfm.downstream.formats import open_format
 from gfm.downstream.pictures import draw_predictions
+from gfm.downstream.requirements import check_requirements
 from gfm.downstream.result import SeedResult, mean_and_spread, write_history, write_run, write_scores
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex, read_index
@@ -58,6 +59,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
     """
     if task_name not in params.tasks:
         raise ParameterError(f"tasks has no {task_name}; it has {', '.join(params.tasks)}")
+    check_requirements(params)
     task = params.tasks[task_name]
     settings = task.finetune
     origin = provenance(None) | {"seed": settings.seeds}  # of the code and data that run now

@@ -14,6 +14,7 @@ from gfm.downstream.across_parts import Pair, near_duplicates, same_ground
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
 from gfm.downstream.formats import TaskFormat, open_format, read_in_threads
+from gfm.downstream.requirements import check_requirements
 from gfm.downstream.sample import Cut, Refused, Sample, Scene
 from gfm.downstream.split import PARTS, Part, doubles, split_places
 from gfm.downstream.table import Row, write_rows
@@ -42,10 +43,11 @@ class Seen:
 def index_tasks(params: Params) -> None:
     """Write `data/tasks` anew: an index and a summary per task, and the files that cannot be used.
 
-    A bad file is quarantined with its reason; what stops is a missing root, dates of different size that the
+    A bad file is quarantined with its reason; what stops is a missing package or root, dates of different size that the
     parameters do not allow, a split with an empty part, a validation part that cannot choose an epoch, or a task
     without any usable sample.
     """
+    check_requirements(params)
     refused: list[tuple[str, Refused]] = []
     with new_folder(TASKS) as folder:
         for name, task in params.tasks.items():
