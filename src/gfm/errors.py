@@ -11,3 +11,7 @@ class DataError(GfmError):
 
 class WeightsError(GfmError):
     """Weights that are missing, of another architecture, or not what they are declared to be."""
+
+
+class Stopped(GfmError):
+    """Work that ended before its end because its limits say so; it can go on from where it stands."""

@@ -38,17 +38,6 @@ def test_one_unmeasured_part_leaves_no_sum_and_is_named(workspace: Any) -> None:
     assert spent["teacher"].kg_co2eq is not None
 
 
-def test_a_resumed_run_counts_as_unmeasured_and_says_from_where_it_was_measured(workspace: Any) -> None:
-    path = Path("models/encoders/gfm/run.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"resumed_at_step": 40}))
-    spent = costs(workspace.params, read_runs(workspace.params))
-    assert spent["gfm"].kg_co2eq is None
-    assert spent["gfm"].kwh is None
-    assert spent["gfm"].unmeasured == ["pretraining gfm (measured only after step 40)"]
-    assert "pretraining gfm measured only after step 40" in spent["gfm"].methods
-    assert spent["teacher"].kg_co2eq is not None
-
-
 def test_the_grid_and_the_method_are_said(workspace: Any) -> None:
     cost = costs(workspace.params, read_runs(workspace.params))["gfm"]
     assert cost.methods == ["codecarbon 3.3.2: CPU by its load"]

@@ -20,6 +20,9 @@ from gfm.models.backbone import build_backbone
 from gfm.models.encoder import save_encoder
 from gfm.models.encoder_file import EncoderCard
 from gfm.params import Params
+from gfm.pretraining.batch import Batch
+from gfm.pretraining.recipe_module import RecipeModule
+from gfm.pretraining.run import pretrain
 
 TINY: dict[str, Any] = {
     "name": "swin_tiny_patch4_window7_224",
@@ -146,3 +149,23 @@ def make_params() -> Callable[..., Params]:
         return Params.model_validate(json.loads(json.dumps(raw | parts)))
 
     return make
+
+
+@pytest.fixture
+def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Params, int], None]:
+    """A pretraining `gfm` of these parameters that dies at the beginning of a step."""
+
+    def train(params: Params, at: int) -> None:
+        step = RecipeModule.training_step
+
+        def dying(self: RecipeModule, batch: Batch, batch_idx: int) -> Any:
+            if self.global_step == at:
+                raise KeyError("killed")
+            return step(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RecipeModule, "training_step", dying)
+            with pytest.raises(KeyError):
+                pretrain(params, "gfm")
+
+    return train

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 from gfm.pretraining.ema import WeightAverage
-from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.run import pretrain
 
 GFM = Path("models/encoders/gfm")
@@ -49,21 +48,11 @@ def test_the_training_itself_is_the_same_with_an_average(teacher, make_params):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_killed_training_resumes_to_the_same_average(teacher, make_params, monkeypatch, accumulate):
+def test_a_killed_training_resumes_to_the_same_average(teacher, make_params, killed_at, accumulate):
     params = make_params(pretrain={"ema_decay": DECAY, "checkpoint_steps": 1, "accumulate": accumulate})
     pretrain(params, "gfm")
     whole = _weights()
-    step = RecipeModule.training_step
-
-    def dying(self, batch, batch_idx):
-        if self.global_step == 6:
-            raise KeyError("killed")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RecipeModule, "training_step", dying)
-        with pytest.raises(KeyError):
-            pretrain(params, "gfm")
+    killed_at(params, 6)
     pretrain(params, "gfm")
     assert all(torch.equal(whole[key], _weights()[key]) for key in whole)
 

@@ -63,21 +63,11 @@ def test_probes_come_before_the_first_step_every_few_epochs_and_at_the_end(teach
 
 
 @pytest.mark.parametrize("killed", [5, 8])
-def test_a_resumed_training_has_the_probes_of_an_undisturbed_one(teacher, make_params, monkeypatch, killed):
+def test_a_resumed_training_has_the_probes_of_an_undisturbed_one(teacher, make_params, killed_at, killed):
     params = make_params(pretrain={"probe": PROBE, "checkpoint_steps": 1, "ema_decay": 0.9})
     pretrain(params, "gfm")
     whole, probes = _weights(), _probes()
-    step = RecipeModule.training_step
-
-    def dying(self, batch, batch_idx):
-        if self.global_step == killed:
-            raise KeyError("killed")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RecipeModule, "training_step", dying)
-        with pytest.raises(KeyError):
-            pretrain(params, "gfm")
+    killed_at(params, killed)
     pretrain(params, "gfm")
     assert json.loads((GFM / "run.json").read_text())["resumed_at_step"] == killed
     assert _probes() == probes

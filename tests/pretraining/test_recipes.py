@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from gfm.errors import GfmError
 from gfm.params import DistillPretraining, GfmFastPretraining, GfmPretraining, SimmimContinualPretraining
-from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.run import pretrain
 from gfm.pretraining.teacher_cache import FOLDER, TeacherCache
 
@@ -74,21 +73,11 @@ def test_the_students_own_choices_have_the_published_defaults():
 
 
 @pytest.mark.parametrize("recipe", ["distill", "gfm-fast"])
-def test_a_killed_training_of_cached_crops_resumes_to_the_same_encoder(teacher, make, monkeypatch, recipe):
+def test_a_killed_training_of_cached_crops_resumes_to_the_same_encoder(teacher, make, killed_at, recipe):
     params = make(recipe, checkpoint_minutes=1e-9, cached_crops=2)
     pretrain(params, "gfm")
     whole = _weights()
-    step = RecipeModule.training_step
-
-    def dying(self, batch, batch_idx):
-        if self.global_step == 6:
-            raise KeyError("killed")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RecipeModule, "training_step", dying)
-        with pytest.raises(KeyError):
-            pretrain(params, "gfm")
+    killed_at(params, 6)
     pretrain(params, "gfm")
     again = _weights()
     assert all(torch.equal(whole[key], again[key]) for key in whole)

@@ -19,7 +19,7 @@ from gfm.tracking.carbon import Grid, grid
 
 @dataclass(frozen=True)
 class Part:
-    """The recorded energy of one run; None where it was not measured, or not from the first step."""
+    """The recorded energy of one run; None where it was not measured."""
 
     what: str
     kwh: float | None
@@ -27,7 +27,6 @@ class Part:
     seconds: float
     method: str  # how power was known
     grid: str  # how energy became CO2eq
-    gap: str = ""  # what the record leaves out, where the run was resumed
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,7 @@ class Cost:
 
     @property
     def unmeasured(self) -> list[str]:
-        return [
-            f"{part.what} ({part.gap})" if part.gap else part.what
-            for part in self.parts
-            if part.kwh is None or part.kg_co2eq is None
-        ]
+        return [part.what for part in self.parts if part.kwh is None or part.kg_co2eq is None]
 
 
 def costs(params: Params, runs: list[TaskRun]) -> dict[str, Cost]:
@@ -106,13 +101,8 @@ def _part(what: str, record: dict[str, Any], now: Grid | None) -> Part:
     seconds = energy.get("seconds") or record.get("seconds") or 0.0
     method = str(energy.get("method") or "not measured")
     kwh = _number(energy.get("kwh"))
-    resumed = record.get("resumed_at_step")
-    if resumed is None:
-        kg = _number(energy.get("kg_co2eq")) if now is None or kwh is None else kwh * now.kg_per_kwh
-        return Part(what, kwh, kg, float(seconds), method, _grid(energy, now) if kg is not None else "")
-    # What the run spent before it was resumed is nowhere recorded, so the rest is no figure for the whole.
-    gap = f"{'timed' if kwh is None else 'measured'} only after step {resumed}"
-    return Part(what, None, None, float(seconds), method if kwh is None else f"{what} {gap}", "", gap)
+    kg = _number(energy.get("kg_co2eq")) if now is None or kwh is None else kwh * now.kg_per_kwh
+    return Part(what, kwh, kg, float(seconds), method, _grid(energy, now) if kg is not None else "")
 
 
 def _grid(energy: dict[str, Any], now: Grid | None) -> str:

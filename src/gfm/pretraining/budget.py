@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 
-from gfm.errors import GfmError
+from gfm.errors import GfmError, Stopped
 from gfm.params import Budget
 from gfm.pretraining.between_steps import BetweenSteps, processes_agree
 from gfm.pretraining.spending import Spending
@@ -14,7 +14,7 @@ from gfm.pretraining.trainer import TimedCheckpoint
 from gfm.tracking.carbon import Meter
 
 
-class BudgetUsed(GfmError):
+class BudgetUsed(Stopped):
     """The training stopped at its budget; it can be resumed."""
 
 

@@ -92,11 +92,18 @@ class Job:
             keep=self.run.keep_checkpoints,
         )
 
-    def tracked(self) -> AbstractContextManager[Run]:
-        """Its run in MLflow."""
+    def tracked(self, resume_run_id: str | None = None) -> AbstractContextManager[Run]:
+        """Its run in MLflow: a new one, or the one that it began before it was interrupted."""
         settings = self.run.model_dump(mode="json") | {"student": self.params.student.model_dump(mode="json")}
         name = f"pretrain {self.name}"
-        return child_run(self.params, name=name, kind="pretrain", settings=settings, seed=self.params.seed)
+        return child_run(
+            self.params,
+            name=name,
+            kind="pretrain",
+            settings=settings,
+            seed=self.params.seed,
+            resume_run_id=resume_run_id,
+        )
 
     def _depends_on(self) -> dict[str, Any]:
         run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in INDIFFERENT}

@@ -78,7 +78,7 @@ def _energy(record: RunRecord) -> str:
     method = record.energy.get("method", "not measured")
     seen = f"{record.samples} samples in {record.seconds:.0f} s."
     if record.resumed_at_step is not None:
-        seen += f" The time and the energy cover the part after step {record.resumed_at_step}, where it was resumed."
+        seen += f" It was resumed at step {record.resumed_at_step}; what a kill lost before that is not counted."
     if kwh is None or kg is None:
         return f"{seen} Energy: {method}."
     return f"{seen} Energy: {kwh:.3g} kWh, {kg:.3g} kg CO2eq ({method}; grid: {record.energy.get('country')})."

@@ -22,7 +22,7 @@ class RunRecord:
     energy: Mapping[str, Any]
     run_id: str | None  # in MLflow
     metrics: Mapping[str, float]
-    resumed_at_step: int | None = None  # seconds and energy then cover the part since; None: in one go
+    resumed_at_step: int | None = None  # seconds and energy cover the whole, but what a kill lost; None: in one go
 
     def write(self, folder: Path) -> None:
         """Write `run.json`."""

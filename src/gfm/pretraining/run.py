@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from gfm.pretraining.recipes import Networks, Recipe, build_recipe
 from gfm.pretraining.record import RunRecord
 from gfm.pretraining.spending import over_nodes
 from gfm.pretraining.teacher_cache import TeacherCache, TeacherPass, fill_cache
-from gfm.pretraining.trainer import Processes, TimedCheckpoint, make_trainer
+from gfm.pretraining.trainer import Processes, make_trainer
 from gfm.pretraining.watch import Watch
 from gfm.progress import say
 from gfm.tracking.carbon import measure
@@ -52,7 +52,12 @@ def pretrain(params: Params, name: str) -> None:
     job = Job.prepare(params, name)
     run, batches = job.run, job.batches
     final = layout.encoder_folder(name)
-    with _output(final, job.processes) as folder, job.tracked() as tracked:
+    checkpoint = job.checkpoint()
+    with ExitStack() as stack:
+        folder = stack.enter_context(_output(final, job.processes))
+        saved = checkpoint.find(job.processes)  # under the output's lock: no other training is writing it
+        tracked = stack.enter_context(job.tracked(resume_run_id=checkpoint.tracked_run() if saved else None))
+        checkpoint.belongs_to(tracked.run_id)
         version = data_version()
         for path, digest in ((layout.COLLECTION, version["dvc"]), (layout.SPLITS, version["splits"])):
             tracked.dataset(path.name, path, digest)
@@ -60,7 +65,6 @@ def pretrain(params: Params, name: str) -> None:
         average = WeightAverage(networks.student, run.ema_decay) if run.ema_decay else None
         recipe = build_recipe(run, networks)
         module = _module(job, recipe, tracked)
-        checkpoint = job.checkpoint()
         progress = LightningProgress(f"pretrain {name}", batch_size=run.batch_size, total_steps=batches.steps)
         with measure(params.carbon, f"pretrain {name}") as meter:
             watch = Watch.over(job, recipe, average, checkpoint, meter, tracked)
@@ -75,8 +79,8 @@ def pretrain(params: Params, name: str) -> None:
                 gradient_clip_val=run.clip_grad,
                 callbacks=watch.callbacks,
             )
-            resumed = _fit(trainer, module, job, recipe, networks, checkpoint)
-        energy = over_nodes(meter.energy, trainer)
+            resumed = _fit(trainer, module, job, recipe, networks, saved)
+        energy = watch.spending.whole(over_nodes(meter.energy, trainer), resumed)
         if not trainer.is_global_zero:
             return
         tracked.energy(energy)
@@ -87,7 +91,7 @@ def pretrain(params: Params, name: str) -> None:
             kind="pretraining",
             seed=params.seed,
             seconds=energy.seconds,
-            samples=(batches.steps - (resumed or 0)) * run.batch_size,
+            samples=batches.steps * run.batch_size,
             provenance=origin,
             energy=energy.as_dict(),
             run_id=tracked.run_id,
@@ -160,7 +164,7 @@ def _fit(
     job: Job,
     recipe: Recipe,
     networks: Networks,
-    checkpoint: TimedCheckpoint,
+    saved: Path | None,
 ) -> int | None:
     """Train to the end; returns the step that a checkpoint let it begin at, if one did."""
     crops, features, val_features = 0, None, None
@@ -174,7 +178,7 @@ def _fit(
         module,
         make_loader(job.crops(job.train, recipe, crops=crops, features=features), job.batches, workers=job.run.workers),
         make_loader(job.crops(job.val, recipe, features=val_features), fixed, workers=0) if len(job.val) else None,
-        ckpt_path=checkpoint.find(job.processes),
+        ckpt_path=saved,
         weights_only=True,
     )
     return job.batches.first_step or None

@@ -24,6 +24,7 @@ class Spending(BetweenSteps):
         self.meter = meter
         self.seconds = self.kwh = self.kg_co2eq = 0.0
         self._before = (0.0, 0.0, 0.0)
+        self._measured_before = True
         self._began = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,11 +42,27 @@ class Spending(BetweenSteps):
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints must keep."""
-        return {"seconds": self.seconds, "kwh": self.kwh, "kg_co2eq": self.kg_co2eq}
+        measured = self._measured_before and self.meter.measures
+        return {"seconds": self.seconds, "kwh": self.kwh, "kg_co2eq": self.kg_co2eq, "measured": measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._before = (state_dict["seconds"], state_dict["kwh"], state_dict["kg_co2eq"])
+        self._measured_before = state_dict["measured"]
+
+    def whole(self, energy: Energy, resumed_at: int | None) -> Energy:
+        """`energy`, which covers the time since the training began or resumed, with what was used before that."""
+        if resumed_at is None:
+            return energy
+        seconds, kwh, kg = self._before
+        seconds += energy.seconds
+        if energy.kwh is None or energy.kg_co2eq is None:
+            return replace(energy, seconds=seconds)
+        if not self._measured_before:
+            method = f"not measured before step {resumed_at}, where it was resumed"
+            return replace(energy, kwh=None, kg_co2eq=None, seconds=seconds, method=method, power_source="none")
+        method = f"{energy.method}; resumed at step {resumed_at}, without what a kill lost after its last checkpoint"
+        return replace(energy, kwh=energy.kwh + kwh, kg_co2eq=energy.kg_co2eq + kg, seconds=seconds, method=method)
 
     def _update(self, trainer: Trainer) -> None:
         energy = self.meter.so_far()

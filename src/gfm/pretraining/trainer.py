@@ -21,6 +21,7 @@ from gfm.pretraining.data import StepBatches
 from gfm.progress import say
 
 CHECKPOINTS = Path("checkpoints")
+RUN_FILE = "run_id"  # beside the checkpoints: the run in MLflow that they are of
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,18 @@ class TimedCheckpoint(BetweenSteps):
         self.folder.mkdir(parents=True)
         key_file.write_text(self.key, encoding="utf-8")
         return None
+
+    def tracked_run(self) -> str | None:
+        """The run in MLflow that the checkpoints are of, if one was recorded; ask after `find`."""
+        file = self.folder / RUN_FILE
+        return file.read_text(encoding="utf-8") if file.exists() else None
+
+    def belongs_to(self, run_id: str | None) -> None:
+        """Remember the run in MLflow, for the training that resumes from the checkpoints."""
+        if run_id is not None:
+            unfinished = self.folder / f"{RUN_FILE}.new"
+            unfinished.write_text(run_id, encoding="utf-8")
+            unfinished.replace(self.folder / RUN_FILE)
 
     def remove(self) -> None:
         """Remove the checkpoint of a finished training."""

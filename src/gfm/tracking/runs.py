@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gfm.errors import Stopped
 from gfm.params import Params
 from gfm.progress import say
 from gfm.tracking import pipeline_run
@@ -173,10 +174,11 @@ def child_run(
     `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. With
     `resume_run_id` the stage goes on in the run that it began before it was interrupted, with the settings and origin
     of then, or in a new one where that is gone or finished (see `resumed_run.reopen`, which refuses a foreign run).
-    The run ends FINISHED, FAILED with the error as its tag `error`, or KILLED. A failed one closes the pipeline's run
-    as FAILED too (not one named by GFM_PIPELINE_RUN); after a kill or Ctrl-C the next stage goes on below the same
-    one. Where nothing is recorded (tracking.uri = none, no mlflow, a follower process of a distributed run) the
-    yielded run has run_id None. Raises TrackingError where the store cannot be reached at the start.
+    The run ends FINISHED, FAILED or KILLED (by a signal, or where its limits stopped it), with the error as its tag
+    `error`. An error closes the pipeline's run as FAILED too (not one named by GFM_PIPELINE_RUN); after a kill or
+    Ctrl-C the next stage goes on below the same one. Where nothing is recorded (tracking.uri = none, no mlflow, a
+    follower process of a distributed run) the yielded run has run_id None. Raises TrackingError where the store cannot
+    be reached at the start.
     """
     if not recording(params):
         yield Run()
@@ -200,7 +202,7 @@ def child_run(
         yield run
     except BaseException as error:
         run.tags({ERROR_TAG: _reason(error)})
-        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        run.end("FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED")
         if isinstance(error, Exception):
             _fail_pipeline(client, experiment, parent)
         raise
