@@ -167,7 +167,7 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     recipe = build_recipe(run, networks)
     if spec["contiguous"]:
         recipe.model.to(memory_format=torch.contiguous_format)
-    module = product._module(job, recipe, Unreported())  # type: ignore[arg-type]
+    module = product.build_module(job, recipe, Unreported())  # type: ignore[arg-type]
     device = torch.device("cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu")
     timer = StepTimer(
         warmup=spec["warmup"],
@@ -220,11 +220,11 @@ def build_cache(
     assert isinstance(settings, FollowsTeacher)
     shutil.rmtree(FOLDER, ignore_errors=True)  # of the round before
     few = job.train.where([row < job.run.batch_size for row in range(len(job.train))])
-    product._cache(job, networks, settings, "val", few, [0], trainer)  # warms up
+    product.teacher_features(job, networks, settings, "val", few, [0], trainer)  # warms up
     device = trainer.strategy.root_device
     wait(device)
     before, began = energy.read(), time.perf_counter()
-    cache = product._cache(job, networks, settings, "train", job.train, [0], trainer)
+    cache = product.teacher_features(job, networks, settings, "train", job.train, [0], trainer)
     seconds = time.perf_counter() - began
     joules = energy.joules(before, energy.read())
     return cache, seconds / len(job.train), None if joules is None else joules / len(job.train)

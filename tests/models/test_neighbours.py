@@ -7,11 +7,19 @@ import math
 import pytest
 import torch
 
-from gfm.models.neighbours import NearestNeighbours
+from gfm.models.neighbours import NearestNeighbours, nearest
 
 # Along x, along y, between them; lengths do not count.
 FEATURES = torch.tensor([[2.0, 0.0], [0.0, 3.0], [5.0, 5.0]])
 ONE_CLASS_EACH = torch.eye(3)
+
+
+def test_neighbours_are_the_nearest_by_angle_not_by_length():
+    gallery = torch.nn.functional.normalize(FEATURES, dim=1)
+    cosines, which = nearest(torch.tensor([[7.0, 0.0]]), gallery, 2)
+    assert which.tolist() == [[0, 2]]
+    assert cosines.tolist() == [[1.0, pytest.approx(math.sqrt(0.5))]]
+    assert nearest(torch.tensor([[1.0, 0.0]]), gallery, 5)[1].shape == (1, 3)
 
 
 def test_the_nearest_counts_alone():

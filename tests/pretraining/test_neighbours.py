@@ -5,19 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import torch
 
 from gfm.pretraining.collection import read_rows
-from gfm.pretraining.neighbours import nearest, spaced
+from gfm.pretraining.neighbours import spaced
 from gfm.pretraining.run import pretrain
 
 GFM = Path("models/encoders/gfm")
-
-
-def test_neighbours_are_the_nearest_by_angle_not_by_length():
-    gallery = torch.tensor([[0.0, 1.0], [10.0, 1.0], [1.0, 1.0]])
-    assert nearest(torch.tensor([[1.0, 0.0]]), gallery, 2).tolist() == [[1, 2]]
-    assert nearest(torch.tensor([[1.0, 0.0]]), gallery, 5).shape == (1, 3)
 
 
 def test_rows_are_spaced_over_all(folder):

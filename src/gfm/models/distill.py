@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self, TypedDict, Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,46 +29,61 @@ class FeatureDistillation(nn.Module):
         return -F.cosine_similarity(self.projector(student).float(), teacher.detach().float(), dim=1).mean()
 
 
-class WholeImageDistillation(nn.Module):
+class Places(TypedDict):
+    """Where a student follows its teacher, (stage, merged) each; the teacher's input size; the model's name."""
+
+    student_tap: tuple[int, bool]
+    teacher_tap: tuple[int, bool]
+    teacher_px: int
+    name: str
+
+
+class BesideTeacher(nn.Module):
+    """What a student that follows a frozen teacher has: both taps, and the teacher's feature of an image.
+
+    The teacher sees the whole image resized to `teacher_px`, stays in eval mode and gets no gradient. GfmError names
+    `pretrain.NAME.*_tap` where a network has no such place.
+    """
+
+    def __init__(self, student: Encoder, teacher: Encoder, **places: Unpack[Places]) -> None:
+        super().__init__()
+        self.student_tap, self.teacher_tap = find_taps(
+            student, teacher, places["student_tap"], places["teacher_tap"], f"pretrain.{places['name']}"
+        )
+        self.teacher_px = places["teacher_px"]
+        self.teacher = teacher.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for everything but the teacher."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def of_teacher(self, image: Tensor, feature: Tensor | None) -> Tensor:
+        """The teacher's features (B, Ct) of images (B, C, H, W) in [0, 1], computed where they are not known."""
+        return teacher_feature(self.teacher, self.teacher_tap, self.teacher_px, image) if feature is None else feature
+
+
+class WholeImageDistillation(BesideTeacher):
     """A student whose pooled features follow a frozen teacher's on the same image, nothing masked.
 
     forward(image, feature) takes a float image (B, C, H, W) in [0, 1] and, where they are known already, the teacher's
     features (B, Ct); it returns the scalar of FeatureDistillation. `seed` draws the projector.
     """
 
-    def __init__(
-        self,
-        student: Encoder,
-        teacher: Encoder,
-        *,
-        student_tap: tuple[int, bool],
-        teacher_tap: tuple[int, bool],
-        teacher_px: int,
-        seed: int,
-        name: str,
-    ) -> None:
-        super().__init__()
+    def __init__(self, student: Encoder, teacher: Encoder, *, seed: int, **places: Unpack[Places]) -> None:
+        super().__init__(student, teacher, **places)
         self.student = student
-        self.student_tap, self.teacher_tap = find_taps(student, teacher, student_tap, teacher_tap, f"pretrain.{name}")
-        self.teacher_px = teacher_px
-        self.teacher = teacher.requires_grad_(False).eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.distillation = FeatureDistillation(self.student_tap.channels, self.teacher_tap.channels)
-
-    def train(self, mode: bool = True) -> WholeImageDistillation:
-        """Training mode for everything but the teacher."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, image: Tensor, feature: Tensor | None = None) -> Tensor:
         """The loss of a batch."""
         tap = self.student_tap
         (student_map,) = pyramid(self.student.backbone, [tap.level], self.student.normalise(image))
-        if feature is None:
-            feature = teacher_feature(self.teacher, self.teacher_tap, self.teacher_px, image)
-        loss: Tensor = self.distillation(tap.pooled(self.student.backbone, student_map), feature)
+        pooled = tap.pooled(self.student.backbone, student_map)
+        loss: Tensor = self.distillation(pooled, self.of_teacher(image, feature))
         return loss
 
 

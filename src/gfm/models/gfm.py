@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gfm.models.distill import FeatureDistillation, find_taps, teacher_feature
+from gfm.models.distill import BesideTeacher, FeatureDistillation, Places
 from gfm.models.encoder import Encoder
 from gfm.models.simmim import masked_l1, pixel_decoder
 from gfm.models.student import MaskedEncoder
@@ -33,44 +34,25 @@ class Outputs:
     reconstruction: Tensor  # (B, bands, H, W), normalised as the student's input
 
 
-class StudentTeacher(nn.Module):
+class StudentTeacher(BesideTeacher):
     """A student that fills in masked blocks and follows a frozen teacher that sees the whole image.
 
     forward(image, mask, feature) takes a float image (B, C, H, W) in [0, 1], a bool block mask (B, h, w), True where
     masked, and, where they are known already, the teacher's features (B, Ct); each encoder normalises by its own
-    statistics. The teacher sees the unmasked image resized to `teacher_px`, stays in eval mode and gets no gradient.
-    `seed` draws decoder, projector and token. GfmError names `pretrain.NAME.*_tap` where a network has no such place.
+    statistics. The teacher sees the unmasked image. `seed` draws decoder, projector and token.
     """
 
     def __init__(
-        self,
-        student: Encoder,
-        teacher: Encoder,
-        *,
-        student_tap: tuple[int, bool],
-        teacher_tap: tuple[int, bool],
-        teacher_px: int,
-        alpha: float,
-        seed: int,
-        name: str,
+        self, student: Encoder, teacher: Encoder, *, alpha: float, seed: int, **places: Unpack[Places]
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher, **places)
         self.alpha = alpha
-        self.teacher_px = teacher_px
-        self.student_tap, self.teacher_tap = find_taps(student, teacher, student_tap, teacher_tap, f"pretrain.{name}")
         self.last = student.levels[-1]
-        self.teacher = teacher.requires_grad_(False).eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.student = MaskedEncoder(student)
             self.decoder = pixel_decoder(self.last, len(student.bands))
             self.distillation = FeatureDistillation(self.student_tap.channels, self.teacher_tap.channels)
-
-    def train(self, mode: bool = True) -> StudentTeacher:
-        """Training mode for everything but the teacher."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, image: Tensor, mask: Tensor, feature: Tensor | None = None) -> Outputs:
         """Losses, features and reconstruction of a batch."""
@@ -78,8 +60,7 @@ class StudentTeacher(nn.Module):
         feature_map, encoder_map = self.student(target, mask, [self.student_tap.level, self.last])
         student_feature = self.student_tap.pooled(self.student.encoder.backbone, feature_map)
         reconstruction = self.decoder(encoder_map)
-        if feature is None:
-            feature = teacher_feature(self.teacher, self.teacher_tap, self.teacher_px, image)
+        feature = self.of_teacher(image, feature)
         mim = masked_l1(reconstruction, target, mask)
         distillation = self.distillation(student_feature, feature)
         losses = Losses(mim + self.alpha * distillation, mim, distillation)

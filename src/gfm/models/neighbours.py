@@ -1,4 +1,4 @@
-"""Classification by nearest neighbours: no training, only a bank of features and their labels."""
+"""Nearest neighbours among features, and classification by them: no training, only a bank of features and labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LEAST_SHARE = 1e-6  # a class without a vote has finite logits
+
+
+def nearest(queries: Tensor, gallery: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cosines and indices (Q, count) of the rows of a `gallery` (N, C) of unit length most like `queries` (Q, C)."""
+    found = (F.normalize(queries.float(), dim=1) @ gallery.T).topk(min(count, len(gallery)), dim=1)
+    return found.values, found.indices
 
 
 class NearestNeighbours(nn.Module):
@@ -37,8 +43,7 @@ class NearestNeighbours(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Log odds (B, classes) for features (B, C)."""
-        cosine = F.normalize(features.float(), dim=1) @ self.features.T
-        nearest, which = cosine.topk(int(self.neighbours), dim=1)
-        votes = (nearest / self.temperature).softmax(dim=1)
+        cosines, which = nearest(features, self.features, int(self.neighbours))
+        votes = (cosines / self.temperature).softmax(dim=1)
         shares = torch.einsum("bk,bkc->bc", votes, self.targets[which].float())
         return shares.logit(eps=LEAST_SHARE)

@@ -22,6 +22,11 @@ class Tap(Section):
     stage: Annotated[int, Field(ge=1, le=4)] = 3
     merged: bool = True  # after the patch merging that follows the stage; only for networks that have one
 
+    @property
+    def place(self) -> tuple[int, bool]:
+        """Both together, as the models take them."""
+        return self.stage, self.merged
+
 
 class Crop(Section):
     """Random resized crop and flip, as published."""

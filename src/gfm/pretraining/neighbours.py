@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gfm.models.encoder import Encoder
+from gfm.models.neighbours import nearest
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.data import VALIDATION_EPOCH, CropDataset
 from gfm.pretraining.features import pooled_features
@@ -24,11 +25,6 @@ def spaced(rows: Rows, most: int) -> Rows:
     return rows.where([index in chosen for index in range(len(rows))])
 
 
-def nearest(queries: torch.Tensor, gallery: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices (Q, count) of the rows of `gallery` (N, C) that are nearest to `queries` (Q, C) by cosine."""
-    return (F.normalize(queries, dim=1) @ F.normalize(gallery, dim=1).T).topk(min(count, len(gallery)), dim=1).indices
-
-
 def draw_neighbours(
     encoder: Encoder, queries: CropDataset, gallery: CropDataset, path: Path, *, batch_size: int
 ) -> None:
@@ -36,11 +32,8 @@ def draw_neighbours(
 
     Alike is the cosine of the encoder's pooled last map over whole images.
     """
-    found = nearest(
-        pooled_features(encoder, queries, batch_size=batch_size),
-        pooled_features(encoder, gallery, batch_size=batch_size),
-        NEAREST,
-    )
+    among = F.normalize(pooled_features(encoder, gallery, batch_size=batch_size).float(), dim=1)
+    _, found = nearest(pooled_features(encoder, queries, batch_size=batch_size), among, NEAREST)
 
     def image(images: CropDataset, row: int) -> torch.Tensor:
         return images[VALIDATION_EPOCH, row].image.float() / 255

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from gfm.errors import DataError
 from gfm.models.encoder import Encoder
+from gfm.models.neighbours import NearestNeighbours
 from gfm.params import Probe
 from gfm.pretraining.between_steps import BetweenSteps
 from gfm.pretraining.collection import Rows, read_rows
@@ -137,17 +140,13 @@ class ProbeCallback(BetweenSteps):
 
 
 def knn_accuracy(train: Features, labels: Labels, test: Features, truth: Labels, *, neighbours: int) -> float:
-    """Share of `test` (M, C) whose nearest rows of `train` (N, C) vote for the right label.
-
-    Neighbours are the nearest by cosine; each votes with exp(cosine / 0.07) (Wu et al., CVPR 2018).
-    """
-    from sklearn.neighbors import KNeighborsClassifier
-
-    def votes(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp((1 - distance) / TEMPERATURE)
-
-    voter = KNeighborsClassifier(min(neighbours, len(train)), metric="cosine", algorithm="brute", weights=votes)
-    return round(float(voter.fit(train, labels).score(test, truth)), 6)
+    """Share of `test` (M, C) whose nearest rows of `train` (N, C) vote for the right label (see NearestNeighbours)."""
+    names = sorted(set(labels))
+    targets = F.one_hot(torch.tensor([names.index(label) for label in labels]), len(names))
+    voter = NearestNeighbours(torch.from_numpy(train), targets, min(neighbours, len(train)), TEMPERATURE)
+    said = voter(torch.from_numpy(test)).argmax(dim=1).tolist()
+    right = sum(names[one] == label for one, label in zip(said, truth, strict=True))
+    return round(right / len(truth), 6)
 
 
 def linear_accuracy(train: Features, labels: Labels, test: Features, truth: Labels) -> float:

@@ -64,7 +64,7 @@ def pretrain(params: Params, name: str) -> None:
         networks = load_networks(params, name)
         average = WeightAverage(networks.student, run.ema_decay) if run.ema_decay else None
         recipe = build_recipe(run, networks)
-        module = _module(job, recipe, tracked)
+        module = build_module(job, recipe, tracked)
         progress = LightningProgress(f"pretrain {name}", batch_size=run.batch_size, total_steps=batches.steps)
         with measure(params.carbon, f"pretrain {name}") as meter:
             watch = Watch.over(job, recipe, average, checkpoint, meter, tracked)
@@ -122,7 +122,9 @@ def pretrain(params: Params, name: str) -> None:
     )
 
 
-def _module(job: Job, recipe: Recipe, tracked: Run) -> RecipeModule:
+def build_module(job: Job, recipe: Recipe, tracked: Run) -> RecipeModule:
+    """What Lightning trains: the recipe with the job's schedule, reporting each epoch to `tracked`."""
+
     def report(row: Row) -> None:
         tracked.metrics(numbers(row), step=int(row["step"] or 0))
 
@@ -170,9 +172,9 @@ def _fit(
     crops, features, val_features = 0, None, None
     if isinstance(job.run, FollowsTeacher) and job.run.cached_crops:
         crops = min(job.run.cached_crops, job.run.epochs)
-        features = _cache(job, networks, job.run, "train", job.train, list(range(crops)), trainer)
+        features = teacher_features(job, networks, job.run, "train", job.train, list(range(crops)), trainer)
         if len(job.val):
-            val_features = _cache(job, networks, job.run, "val", job.val, [VALIDATION_EPOCH], trainer)
+            val_features = teacher_features(job, networks, job.run, "val", job.val, [VALIDATION_EPOCH], trainer)
     fixed = FixedBatches(len(job.val), batch_size=job.part_size, rank=job.processes.rank, processes=job.processes.count)
     trainer.fit(
         module,
@@ -184,9 +186,10 @@ def _fit(
     return job.batches.first_step or None
 
 
-def _cache(
+def teacher_features(
     job: Job, networks: Networks, run: FollowsTeacher, split: str, rows: Rows, crops: list[int], trainer: Trainer
 ) -> TeacherCache:
+    """The teacher's features of so many crops of a split's rows; computed where they are missing."""
     how = TeacherPass(
         networks.the_teacher(),
         run,

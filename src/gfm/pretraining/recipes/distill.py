@@ -7,7 +7,7 @@ from torch import Tensor
 from gfm.models.distill import WholeImageDistillation
 from gfm.params import DistillPretraining
 from gfm.pretraining.batch import Batch
-from gfm.pretraining.recipes.recipe import Networks, Recipe
+from gfm.pretraining.recipes.recipe import Networks, Recipe, places
 
 
 class Distill(Recipe):
@@ -22,11 +22,8 @@ class Distill(Recipe):
         self.model = WholeImageDistillation(
             networks.student,
             networks.the_teacher(),
-            student_tap=(settings.student_tap.stage, settings.student_tap.merged),
-            teacher_tap=(settings.teacher_tap.stage, settings.teacher_tap.merged),
-            teacher_px=settings.teacher_px,
             seed=networks.seed,
-            name=networks.name,
+            **places(settings, networks),
         )
 
     def losses(self, batch: Batch) -> list[Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from gfm.models.gfm import StudentTeacher
 from gfm.params import GfmPretraining
 from gfm.pretraining.batch import Batch
-from gfm.pretraining.recipes.recipe import Networks, Recipe
+from gfm.pretraining.recipes.recipe import Networks, Recipe, places
 
 
 class Gfm(Recipe):
@@ -25,12 +25,9 @@ class Gfm(Recipe):
         self.model = StudentTeacher(
             networks.student,
             networks.the_teacher(),
-            student_tap=(settings.student_tap.stage, settings.student_tap.merged),
-            teacher_tap=(settings.teacher_tap.stage, settings.teacher_tap.merged),
-            teacher_px=settings.teacher_px,
             alpha=settings.alpha,
             seed=networks.seed,
-            name=networks.name,
+            **places(settings, networks),
         )
 
     def losses(self, batch: Batch) -> list[Tensor]:

@@ -26,9 +26,8 @@ class GfmFast(Recipe):
     def __init__(self, settings: GfmFastPretraining, networks: Networks) -> None:
         self.student, self.masking = networks.student, settings.masking
         teacher = networks.the_teacher()
-        student_tap = (settings.student_tap.stage, settings.student_tap.merged)
-        teacher_tap = (settings.teacher_tap.stage, settings.teacher_tap.merged)
-        _, of_teacher = find_taps(networks.student, teacher, student_tap, teacher_tap, networks.key)
+        student_tap = settings.student_tap.place
+        _, of_teacher = find_taps(networks.student, teacher, student_tap, settings.teacher_tap.place, networks.key)
         self.model = FastStudentTeacher(
             networks.student,
             teacher_width=of_teacher.channels,

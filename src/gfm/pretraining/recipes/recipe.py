@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from gfm.models.distill import Places
 from gfm.models.encoder import Encoder
-from gfm.params import Masking
+from gfm.params import DistillPretraining, GfmPretraining, Masking
 from gfm.pretraining.batch import Batch
 
 
@@ -32,6 +33,16 @@ class Networks:
         if self.teacher is None:
             raise ValueError(f"{self.key}: the recipe needs a teacher")
         return self.teacher
+
+
+def places(settings: GfmPretraining | DistillPretraining, networks: Networks) -> Places:
+    """Where the student follows a teacher that is run beside it."""
+    return Places(
+        student_tap=settings.student_tap.place,
+        teacher_tap=settings.teacher_tap.place,
+        teacher_px=settings.teacher_px,
+        name=networks.name,
+    )
 
 
 class Recipe(ABC):
