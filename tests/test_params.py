@@ -186,6 +186,14 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("evaluate/baseline", "other", "evaluate.baseline = other is not one of models"),
         ("pretrain/gfm/masking", {"unit": 20}, "pretrain.gfm.masking.unit = 20 is not a multiple of the backbone's stride 32; use 32 or 64"),
         ("student/architecture/image_px", 100, "student.architecture.image_px = 100 is not a multiple of pretrain.gfm.masking.unit = 32"),
+        ("geopile/sources/scenes/imagery/nodata", 256, "geopile.sources.scenes.imagery: nodata = 256 cannot be stored as uint8, 0 to 255"),
+        ("tasks/change/data/imagery/nodata", 0.5, "tasks.change.data.imagery: nodata = 0.5 cannot be stored as uint8, 0 to 255"),
+        ("geopile/sources/scenes/imagery/nodata", float("nan"), "geopile.sources.scenes.imagery: nodata = nan cannot be stored as uint8, 0 to 255"),
+        ("pretrain/gfm/schedule", {"min_lr": 1.0}, "pretrain.gfm.schedule: min_lr = 1 is above base_lr = 0.0002, the highest rate; lower it"),
+        ("pretrain/gfm/schedule", {"warmup_lr": 1.0}, "pretrain.gfm.schedule: warmup_lr = 1 is above base_lr = 0.0002, the highest rate; lower it"),
+        ("pretrain/gfm/epochs", 5, "pretrain.gfm.schedule.warmup_epochs = 10 is more than pretrain.gfm.epochs = 5; warm up for fewer"),
+        ("pretrain/GFM", {"recipe": "gfm"}, "pretrain.GFM and pretrain.gfm differ in case only; rename one"),
+        ("geopile/sources/images/root", "a/", "geopile.sources.images.root = a/ is the root of scenes too; leave one out, or tell them apart by include"),
         ("student/normalisation/mean", [0.5], "student.normalisation has 1 means and 3 stds for 3 bands"),
         ("tasks/change/data/imagery", {"bands": {"B04": 0.6}}, "tasks.change.data.imagery has fewer bands than geopile.bands"),
     ],
@@ -243,11 +251,11 @@ def test_a_file_that_is_not_text_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_key_of_a_merged_anchor_may_be_overridden(tmp_path: Path) -> None:
     text = yaml.safe_dump(valid()).replace(
-        "pretrain:\n  gfm:\n    recipe: gfm", "pretrain:\n  gfm: &a {recipe: gfm, epochs: 3}\n  b: {<<: *a, alpha: 2}"
+        "pretrain:\n  gfm:\n    recipe: gfm", "pretrain:\n  gfm: &a {recipe: gfm, epochs: 30}\n  b: {<<: *a, alpha: 2}"
     )
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    assert load(path).pretrain["b"].epochs == 3
+    assert load(path).pretrain["b"].epochs == 30
 
 
 def test_nodata_may_be_nan_in_floating_point_imagery(tmp_path: Path) -> None:

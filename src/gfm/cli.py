@@ -75,6 +75,9 @@ def check(params: ParamsFile = DEFAULT) -> None:
     loaded = _load(params)
     check_tracked(params, loaded)
     check_requirements(loaded)
+    from gfm.pretraining.rehearsal import check_networks  # torch: after what can be said without it
+
+    check_networks(loaded, params.parent)
     print(
         f"{params}: {len(loaded.geopile.sources)} sources, {len(loaded.pretrain)} pretrainings, "
         f"{len(loaded.tasks)} tasks x {len(loaded.models)} models"

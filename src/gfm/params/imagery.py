@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, model_validator
 
 from gfm.params.section import LocalFile, Section, StoredValue
+
+# What integer imagery can store.
+WHOLE_NUMBERS = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, 32767)}
 
 
 class Paths(Section):
@@ -26,3 +29,12 @@ class Imagery(Section):
     bands: dict[str, PositiveFloat | None] = {"R": 0.665, "G": 0.560, "B": 0.490}  # name -> wavelength, um; file order
     scale: PositiveFloat = 1 / 255
     nodata: StoredValue | None = None  # stored value that means "no measurement" in every band
+
+    @model_validator(mode="after")
+    def _nodata_can_be_stored(self) -> Imagery:
+        limits = WHOLE_NUMBERS.get(self.dtype)
+        if self.nodata is not None and limits is not None:
+            low, high = limits
+            if not (low <= self.nodata <= high and float(self.nodata).is_integer()):
+                raise ValueError(f"nodata = {self.nodata:g} cannot be stored as {self.dtype}, {low} to {high}")
+        return self

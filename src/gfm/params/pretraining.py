@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.section import Ascending, Listed, OpenShare, Section, Share
 
@@ -44,6 +44,13 @@ class Schedule(Section):
     min_lr: NonNegativeFloat = 1e-5
     warmup_epochs: NonNegativeFloat = 10
     reference_batch: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _base_is_the_highest(self) -> Schedule:
+        for name, rate in (("warmup_lr", self.warmup_lr), ("min_lr", self.min_lr)):
+            if rate > self.base_lr:
+                raise ValueError(f"{name} = {rate:g} is above base_lr = {self.base_lr:g}, the highest rate; lower it")
+        return self
 
 
 class Budget(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
@@ -35,6 +36,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
+        self._names_differ()
+        self._sources_differ()
         self._sources_have_the_bands()
         self._teacher_sources_carry_labels()
         self._models_are_known()
@@ -42,6 +45,30 @@ class Params(Section):
             self._pretraining_fits(name, run)
         self._normalisation_fits()
         return self
+
+    def _names_differ(self) -> None:
+        """Names become folders, and some file systems do not tell A from a."""
+        for section, names in (
+            ("geopile.sources", self.geopile.sources),
+            ("pretrain", self.pretrain),
+            ("tasks", self.tasks),
+        ):
+            seen: dict[str, str] = {}
+            for name in names:
+                other = seen.setdefault(name.lower(), name)
+                if other != name:
+                    raise ValueError(f"{section}.{name} and {section}.{other} differ in case only; rename one")
+
+    def _sources_differ(self) -> None:
+        """The same files as two sources would all be dropped as duplicates of each other."""
+        seen: dict[tuple[str, ...], str] = {}
+        for name, source in self.geopile.sources.items():
+            other = seen.setdefault((PurePosixPath(source.root).as_posix(), *sorted(source.include)), name)
+            if other != name:
+                raise ValueError(
+                    f"geopile.sources.{name}.root = {source.root} is the root of {other} too; leave one out, or tell "
+                    "them apart by include"
+                )
 
     def _sources_have_the_bands(self) -> None:
         for name, source in self.geopile.sources.items():
@@ -98,6 +125,11 @@ class Params(Section):
                 )
         if run.start == "teacher" and self.student.architecture.name != self.teacher.architecture.name:
             raise ValueError(f"{key}.start = teacher needs the student to have the teacher's architecture")
+        warmup = run.schedule.warmup_epochs
+        if warmup > run.epochs:
+            raise ValueError(
+                f"{key}.schedule.warmup_epochs = {warmup:g} is more than {key}.epochs = {run.epochs}; warm up for fewer"
+            )
         if run.batch_size % run.accumulate:
             raise ValueError(f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}")
         if isinstance(run, GfmFastPretraining):

@@ -144,7 +144,7 @@ def knn_accuracy(train: Features, labels: Labels, test: Features, truth: Labels,
     names = sorted(set(labels))
     targets = F.one_hot(torch.tensor([names.index(label) for label in labels]), len(names))
     voter = NearestNeighbours(torch.from_numpy(train), targets, min(neighbours, len(train)), TEMPERATURE)
-    said = voter(torch.from_numpy(test)).argmax(dim=1).tolist()
+    said: list[int] = voter(torch.from_numpy(test)).argmax(dim=1).tolist()
     right = sum(names[one] == label for one, label in zip(said, truth, strict=True))
     return round(right / len(truth), 6)
 

@@ -1,0 +1,57 @@
+"""Every network of a parameter file built without weights or memory, so that what does not fit is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gfm.errors import WeightsError
+from gfm.models.backbone import build_backbone, set_image_px
+from gfm.models.encoder import Encoder
+from gfm.models.encoder_file import EncoderCard
+from gfm.params import Architecture, FollowsTeacher, Normalisation, ParameterError, Params, TimmTeacher
+from gfm.pretraining.recipes import Networks, build_recipe
+
+
+def check_networks(params: Params, folder: Path) -> None:
+    """Raise ParameterError for a teacher or student that timm refuses, for weights that are no file, and for a recipe
+    that does not fit the two (taps, windows, mask units).
+
+    Nothing is drawn and no image is seen: the tensors are torch's meta tensors. `folder` is the parameter file's.
+    """
+    teacher, student = params.teacher, params.student
+    if isinstance(teacher, TimmTeacher) and teacher.weights != "hub" and not (folder / teacher.weights).is_file():
+        raise ParameterError(
+            f"teacher.weights = {teacher.weights}: no such file; the path starts at the parameter file"
+        )
+    bands = params.geopile.bands
+    with torch.device("meta"):
+        _encoder("teacher", teacher.architecture, teacher.normalisation, bands)
+        for name, run in params.pretrain.items():
+            followed = None
+            if isinstance(run, FollowsTeacher):
+                followed = _encoder("teacher", teacher.architecture, teacher.normalisation, bands)
+                _resize(followed, run.teacher_px, f"pretrain.{name}.teacher_px")
+            start = _encoder("student", student.architecture, student.normalisation, bands)
+            build_recipe(run, Networks(start, followed, params.seed, name))
+
+
+def _encoder(key: str, wanted: Architecture, norm: Normalisation, bands: list[str]) -> Encoder:
+    try:
+        backbone = build_backbone(wanted.name, wanted.args, image_px=wanted.image_px, bands=len(bands), seed=0)
+        card = EncoderCard(
+            wanted.name, wanted.args, wanted.image_px, bands, norm.mean, norm.std, "live", "random", licence=""
+        )
+        return Encoder(backbone, card, key)
+    except WeightsError as error:
+        raise ParameterError(f"{key}.architecture: {error}") from None
+
+
+def _resize(encoder: Encoder, image_px: int, key: str) -> None:
+    if image_px == encoder.card.image_px:
+        return
+    try:
+        set_image_px(encoder.backbone, image_px)
+    except WeightsError as error:
+        raise ParameterError(f"{key}: {error}") from None
