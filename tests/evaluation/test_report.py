@@ -147,6 +147,14 @@ def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Pa
     assert gfm["energy_method"] == "codecarbon 3.3.2: CPU by its load"
 
 
+def test_metrics_are_numbers_only_and_few(evaluated: Path) -> None:
+    content = json.loads((evaluated / "reports/metrics.json").read_text())
+    assert list(content) == ["arp", "kwh"]
+    assert list(content["arp"]) == ["random", "gfm"] and list(content["kwh"]) == ["random", "teacher", "gfm"]
+    assert content["kwh"]["gfm"] == pytest.approx(0.0052 / 0.4)
+    assert isinstance(content["arp"]["gfm"], float)
+
+
 def test_results_and_figures_lie_beside_the_report(evaluated: Path) -> None:
     reports = evaluated / "reports"
     assert (reports / "results.csv").read_text().splitlines()[:2] == [
@@ -168,7 +176,7 @@ def test_evaluating_again_writes_the_same_figures_and_numbers(
     stale.write_bytes(b"of a task that is no more")
     evaluate(workspace.params)
     assert not stale.exists()
-    for name in ("arp.json", "results.csv", "figures/arp.png", "report.html"):
+    for name in ("arp.json", "metrics.json", "results.csv", "figures/arp.png", "report.html"):
         assert (tmp_path / "reports" / name).read_bytes() == (evaluated / "reports" / name).read_bytes()
 
 

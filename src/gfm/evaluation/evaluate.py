@@ -23,13 +23,14 @@ from gfm.params import Params
 from gfm.progress import say
 
 ARP = layout.REPORTS / "arp.json"
+METRICS = layout.REPORTS / "metrics.json"
 FIGURES = layout.REPORTS / "figures"
 
 
 def evaluate(params: Params) -> None:
     """Compare the models of the parameters on all tasks and write reports/.
 
-    Writes results.csv, arp.json, figures/*.png and report.html, each whole or not at all, and closes the pipeline's
+    Writes results.csv, arp.json, metrics.json, figures/*.png and report.html, each whole or not at all, and closes the pipeline's
     tracking run, as FAILED where this fails. Raises DataError naming what is missing and the command that makes it.
     """
     from gfm.tracking.runs import pipeline_fails_with
@@ -59,6 +60,7 @@ def _evaluate(params: Params) -> None:
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
     _write(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     _write(ARP, json.dumps(_summary(assessment, spent), indent=2, ensure_ascii=False) + "\n")
+    _write(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
     _write_figures(drawn)
     _write(layout.REPORT, page)
     finish_pipeline(
@@ -86,6 +88,15 @@ def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, Jso
             "grid": "; ".join(spent[model].grids),
         }
     return {"baseline": assessment.baseline, "confidence": assessment.confidence, "models": models}
+
+
+def _metrics(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
+    """The content of metrics.json: what `dvc metrics show` and `dvc metrics diff` tell in one short row."""
+    models = assessment.performance
+    return {
+        "arp": {model: round(entry.arp, 2) for model, entry in models.items() if model != assessment.baseline},
+        "kwh": {model: _rounded(spent[model].kwh) for model in models},
+    }
 
 
 def _rounded(value: float | None) -> float | None:
