@@ -30,8 +30,8 @@ FIGURES = layout.REPORTS / "figures"
 def evaluate(params: Params) -> None:
     """Compare the models of the parameters on all tasks and write reports/.
 
-    Writes results.csv, arp.json, metrics.json, figures/*.png and report.html, each whole or not at all, and closes the pipeline's
-    tracking run, as FAILED where this fails. Raises DataError naming what is missing and the command that makes it.
+    Writes results.csv, arp.json, metrics.json, figures/*.png and report.html, each whole or not at all, and closes the
+    pipeline's tracking run, as FAILED where this fails. Raises DataError naming what is missing and the command that makes it.
     """
     from gfm.tracking.runs import pipeline_fails_with
 
