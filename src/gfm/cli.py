@@ -42,7 +42,7 @@ def _load(path: Path) -> Params:
 def _known(key: str, name: str, names: Collection[str]) -> None:
     """Refuse a name that the parameter file does not have, before anything heavy is loaded."""
     if name not in names:
-        raise GfmError(f"{key} has no {name}; it has {', '.join(names)}")
+        raise GfmError(f"{key} has no {name}; it has {', '.join(names) or 'none'}")
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:
@@ -133,6 +133,19 @@ def teacher(params: ParamsFile = DEFAULT) -> None:
     from gfm.pretraining.teacher import make_teacher
 
     make_teacher(_load(params))
+
+
+@app.command()
+def encoder(
+    name: Annotated[str, typer.Argument(help="An encoder of the parameters' section `encoders`.")],
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Make an encoder from published weights that the parameters declare."""
+    loaded = _load(params)
+    _known("encoders", name, loaded.encoders)
+    from gfm.pretraining.elsewhere import make_encoder
+
+    make_encoder(loaded, name)
 
 
 @app.command()

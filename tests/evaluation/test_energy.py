@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from gfm.errors import DataError
 from gfm.evaluation.energy import costs
 from gfm.evaluation.scores import read_runs
-from gfm.params import Carbon, Params
+from gfm.params import Architecture, Carbon, Params, TimmEncoder
 
 
 def edit_energy(folder: str, **changes: Any) -> None:
@@ -36,6 +37,24 @@ def test_one_unmeasured_part_leaves_no_sum_and_is_named(workspace: Any) -> None:
     assert spent["gfm"].unmeasured == ["fine-tuning on change"]
     assert "not measured: codecarbon is not installed" in spent["gfm"].methods
     assert spent["teacher"].kg_co2eq is not None
+
+
+def test_an_encoder_from_elsewhere_costs_its_fine_tunings_and_says_what_is_left_out(workspace: Any) -> None:
+    declared = TimmEncoder(kind="timm", architecture=Architecture(), weights="hub", licence="MIT")
+    params = workspace.params.model_copy(
+        update={"encoders": {"theirs": declared}, "models": [*workspace.params.models, "theirs"]}
+    )
+    with pytest.raises(DataError, match="dvc repro encoder@theirs"):
+        costs(params, [])
+    workspace.write_encoder("theirs", {"kwh": None, "kg_co2eq": None, "method": "not measured: trained elsewhere"})
+    config = Path("models/encoders/theirs/config.json")
+    config.write_text(json.dumps({"gfm": {"origin": "imported"}}))
+    for task in params.tasks:
+        workspace.write_run(task, "theirs", (0.5, 0.6))
+    spent = costs(params, read_runs(params))["theirs"]
+    assert spent.kg_co2eq == pytest.approx(3 * 0.0004)
+    assert spent.parts[0].what == "encoder theirs (imported)"
+    assert spent.note == "without its own training, which happened elsewhere"
 
 
 def test_the_grid_and_the_method_are_said(workspace: Any) -> None:

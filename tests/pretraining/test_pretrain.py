@@ -67,6 +67,30 @@ def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(teacher, 
     assert not _same(first, _weights())
 
 
+@pytest.mark.parametrize("recipe", ["gfm", "gfm-fast"])
+def test_a_pretraining_may_have_a_seed_of_its_own(teacher, make_params, recipe):
+    run = {"recipe": recipe, "epochs": 1}
+    pretrain(make_params(pretrain=run, seed=1), "gfm")
+    of_the_file, history = _weights(), (GFM / "history.csv").read_text()
+    pretrain(make_params(pretrain=run | {"seed": 1}), "gfm")
+    assert _same(of_the_file, _weights())
+    assert (GFM / "history.csv").read_text() == history
+    record = json.loads((GFM / "run.json").read_text())
+    assert record["seed"] == record["provenance"]["seed"] == 1
+    pretrain(make_params(pretrain=run | {"seed": 0}, seed=1), "gfm")
+    assert not _same(of_the_file, _weights())
+
+
+def test_a_killed_pretraining_resumes_wherever_its_seed_is_given(teacher, make_params, killed_at):
+    saving = {"checkpoint_steps": 1}
+    killed_at(make_params(pretrain=saving, seed=1), 5)
+    pretrain(make_params(pretrain=saving | {"seed": 1}), "gfm")
+    assert json.loads((GFM / "run.json").read_text())["resumed_at_step"] == 5
+    killed_at(make_params(pretrain=saving, seed=1), 5)
+    pretrain(make_params(pretrain=saving | {"seed": 0}, seed=1), "gfm")
+    assert json.loads((GFM / "run.json").read_text())["resumed_at_step"] is None
+
+
 @pytest.mark.parametrize("killed_after", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 4, 8, 11))])
 def test_a_killed_pretraining_resumes_to_the_same_encoder_and_history(teacher, make_params, killed_at, killed_after):
     params = make_params(pretrain={"checkpoint_minutes": 1e-9})

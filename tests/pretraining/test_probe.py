@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gfm.errors import DataError
-from gfm.pretraining.probe import knn_accuracy, linear_accuracy
+from gfm.pretraining.probe import ProbeData, knn_accuracy, linear_accuracy
 from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.run import pretrain
 
@@ -40,6 +40,21 @@ def test_a_training_is_the_same_to_the_bit_with_and_without_a_probe(teacher, mak
     assert all(torch.equal(whole[key], _weights()[key]) for key in whole)
     assert (GFM / "history.csv").read_text() == history
     assert len(_probes()) == 4
+
+
+def test_pretrainings_of_several_seeds_are_probed_on_the_same_images(teacher, make_params, monkeypatch):
+    seen = []
+    read = ProbeData.read.__func__
+
+    def noted(cls, *given):
+        seen.append(read(cls, *given))
+        return seen[-1]
+
+    monkeypatch.setattr(ProbeData, "read", classmethod(noted))
+    for seed in (0, 1):
+        pretrain(make_params(pretrain={"epochs": 1, "seed": seed, "probe": PROBE | {"images": 4}}), "gfm")
+    one, other = ([[rows.id(row) for row in range(len(rows))] for rows in (data.train, data.test)] for data in seen)
+    assert one == other and [len(ids) for ids in one] == [4, 4]
 
 
 def test_batch_norm_does_not_notice_the_probe(folder, make_params):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ import yaml
 from safetensors.torch import load_file
 
 from gfm.errors import GfmError
+from gfm.models.encoder import load_encoder
 from gfm.params import DistillPretraining, GfmFastPretraining, GfmPretraining, SimmimContinualPretraining
 from gfm.pretraining.run import pretrain
 from gfm.pretraining.teacher_cache import FOLDER, TeacherCache
+from gfm.tracking.registered_model import EncoderModel
 
 GFM = Path("models/encoders/gfm")
+ALIGNED = {"embed_dim": 8, "depths": [2, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": [8, 8, 4, 2]}
 RECIPES = {
     "gfm": {},
     "simmim": {},
@@ -56,6 +60,24 @@ def test_a_recipe_trains_to_a_finite_loss_and_a_described_encoder(teacher, make,
     card = json.loads((GFM / "config.json").read_text())["gfm"]
     assert card["parents"] == ([] if recipe == "simmim" else ["teacher"])
     assert (GFM / "reconstructions.png").exists() == (recipe != "distill")
+
+
+def test_an_encoder_of_gfm_fast_is_loaded_in_the_form_that_was_trained(teacher, make):
+    """Windows that are mask units were never shifted; an encoder of the dense recipe shifts them."""
+    aligned = {"student": {"architecture": {"name": "swin_tiny_patch4_window7_224", "image_px": 64, "args": ALIGNED}}}
+    for recipe, stages in (("gfm-fast", [1]), ("simmim", [])):
+        pretrain(make(recipe, parts=aligned), "gfm")
+        encoder = load_encoder(GFM, image_px=64, seed=0)
+        assert encoder.card.unshifted_stages == stages
+        assert (encoder.backbone.layers[0].blocks[1].shift_size == (0, 0)) == bool(stages)
+        assert ("drop_shift(model, [1])" in (GFM / "README.md").read_text()) == bool(stages)
+        model = EncoderModel()
+        model.load_context(SimpleNamespace(artifacts={"encoder": str(GFM)}))
+        image = torch.rand(2, 3, 64, 64)
+        encoder.eval()
+        with torch.inference_mode():
+            expected = encoder(image)[-1].mean((2, 3))
+        assert model.predict(None, image.numpy()) == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_masked_image_modelling_alone_needs_no_teacher(folder, make):

@@ -69,20 +69,24 @@ def costs(params: Params, runs: list[TaskRun]) -> dict[str, Cost]:
 
 def _cost(params: Params, model: str, runs: list[TaskRun], now: Grid | None) -> Cost:
     parts = []
-    if model != "random":
-        parts.append(_encoder_part(model, "teacher" if model == "teacher" else f"pretraining {model}", now))
+    if model in params.encoders:
+        parts.append(_encoder_part(params, model, f"encoder {model}", now))
     if model in params.pretrain:
-        parts.append(_encoder_part("teacher", "teacher", now))
+        parts.append(_encoder_part(params, model, f"pretraining {model}", now))
+    if model == "teacher" or model in params.pretrain:
+        parts.append(_encoder_part(params, "teacher", "teacher", now))
     parts += [_part(f"fine-tuning on {run.task}", run.record, now) for run in runs if run.model == model]
-    learned = model == "teacher" or model in params.pretrain
-    elsewhere = learned and params.teacher.kind == "timm"
-    return Cost(parts, "without the training of the imported teacher, which happened elsewhere" if elsewhere else "")
+    elsewhere = ""
+    if model in params.encoders:
+        elsewhere = "without its own training, which happened elsewhere"
+    elif (model == "teacher" or model in params.pretrain) and params.teacher.kind == "timm":
+        elsewhere = "without the training of the imported teacher, which happened elsewhere"
+    return Cost(parts, elsewhere)
 
 
-def _encoder_part(name: str, what: str, now: Grid | None) -> Part:
-    folder = layout.encoder_folder(name)
-    stage = "teacher" if name == "teacher" else f"pretrain@{name}"
-    part = _part(what, read_record(folder / "run.json", f"dvc repro {stage}"), now)
+def _encoder_part(params: Params, name: str, what: str, now: Grid | None) -> Part:
+    record = read_record(layout.encoder_folder(name) / "run.json", f"dvc repro {params.encoder_stage(name)}")
+    part = _part(what, record, now)
     if part.kwh is None and _origin(name) == "imported":
         # Copying weights is not training: nothing was spent here that a meter would see.
         return Part(f"{what} (imported)", 0.0, 0.0, part.seconds, "", "")

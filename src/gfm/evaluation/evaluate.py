@@ -31,7 +31,8 @@ def evaluate(params: Params) -> None:
     """Compare the models of the parameters on all tasks and write reports/.
 
     Writes results.csv, arp.json, metrics.json, figures/*.png and report.html, each whole or not at all, and closes the
-    pipeline's tracking run, as FAILED where this fails. Raises DataError naming what is missing and the command that makes it.
+    pipeline's tracking run, as FAILED where this fails. Raises DataError naming what is missing and the command that
+    makes it.
     """
     from gfm.tracking.runs import pipeline_fails_with
 
@@ -109,9 +110,8 @@ def _encoder_records(params: Params) -> dict[str, dict[str, Any]]:
     names = list(params.models)
     if "teacher" not in names and any(name in params.pretrain for name in names):
         names.append("teacher")
-    stages = {"random": "untrained", "teacher": "teacher"}
     return {
-        name: read_record(layout.encoder_folder(name) / "run.json", f"dvc repro {stages.get(name, f'pretrain@{name}')}")
+        name: read_record(layout.encoder_folder(name) / "run.json", f"dvc repro {params.encoder_stage(name)}")
         for name in names
     }
 

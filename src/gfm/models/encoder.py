@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, freeze_batch_norm, pyramid, pyramid_levels, set_image_px, takes_img_size
 from gfm.models.encoder_file import CONFIG, WEIGHTS, EncoderCard, read_card, write_card
+from gfm.models.sparse_swin import drop_shift
 
 __all__ = ["Encoder", "EncoderCard", "check_keys", "load_encoder", "read_weights", "save_encoder"]
 
@@ -80,6 +81,8 @@ def load_encoder(folder: Path, *, image_px: int, seed: int, drop_path: float | N
         backbone.load_state_dict(state, strict=True)
     elif path.exists():
         raise WeightsError(f"{path}: weights of an encoder whose config.json says random; make the encoder again")
+    if card.unshifted_stages:
+        drop_shift(backbone, card.unshifted_stages)
     if image_px != card.image_px:
         set_image_px(backbone, image_px)
     return Encoder(backbone, card, folder.name)

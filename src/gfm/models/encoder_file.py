@@ -33,6 +33,7 @@ class EncoderCard:
     origin: Origin  # random: described without weights, drawn from a seed when loaded
     licence: str
     wavelengths_um: list[float | None] = field(default_factory=list)  # of each band; empty: not known
+    unshifted_stages: list[int] = field(default_factory=list)  # of a Swin, 1 the finest: their windows never shift
     parents: list[str] = field(default_factory=list)  # encoders or weight files that it was made from
     provenance: dict[str, Any] = field(default_factory=dict)
     energy: dict[str, Any] = field(default_factory=dict)

@@ -20,7 +20,16 @@ from gfm.params.downstream import (
     PlaceSplit,
     Task,
 )
-from gfm.params.encoders import Architecture, Normalisation, Student, SupervisedTeacher, Teacher, TimmTeacher
+from gfm.params.encoders import (
+    Architecture,
+    CheckpointEncoder,
+    EncoderFromElsewhere,
+    Normalisation,
+    Student,
+    SupervisedTeacher,
+    Teacher,
+    TimmEncoder,
+)
 from gfm.params.geopile import (
     BandFilesSource,
     ClassFoldersSource,
@@ -62,10 +71,12 @@ __all__ = [
     "BigEarthNet",
     "Budget",
     "Carbon",
+    "CheckpointEncoder",
     "ClassFolders",
     "ClassFoldersSource",
     "Crop",
     "DistillPretraining",
+    "EncoderFromElsewhere",
     "Evaluate",
     "Finetune",
     "FinetuneSchedule",
@@ -110,7 +121,7 @@ __all__ = [
     "Tap",
     "Task",
     "Teacher",
-    "TimmTeacher",
+    "TimmEncoder",
     "Tracking",
     "UnitDecoder",
     "Validation",

@@ -39,7 +39,7 @@ class SupervisedTeacher(Section):
     weight_decay: NonNegativeFloat = 0.05
 
 
-class TimmTeacher(Section):
+class TimmEncoder(Section):
     """A published timm model with its pretrained weights: from a local safetensors file, or from the hub."""
 
     kind: Literal["timm"]
@@ -51,7 +51,7 @@ class TimmTeacher(Section):
     licence: str
 
     @model_validator(mode="after")
-    def _file_is_pinned(self) -> TimmTeacher:
+    def _file_is_pinned(self) -> TimmEncoder:
         if self.weights != "hub" and self.sha256 is None:
             raise ValueError("sha256 is missing; give that of the weights file, so that another file is noticed")
         if self.weights == "hub" and self.sha256 is not None:
@@ -59,7 +59,25 @@ class TimmTeacher(Section):
         return self
 
 
-Teacher = Annotated[SupervisedTeacher | TimmTeacher, Field(discriminator="kind")]
+class CheckpointEncoder(Section):
+    """A published checkpoint of GFM, SimMIM or Swin (.pth or safetensors), read as `gfm import` reads it."""
+
+    kind: Literal["checkpoint"]
+    file: LocalFile
+    sha256: str  # DVC does not watch the file itself
+    licence: str
+    architecture: str | None = None  # timm's name; not needed for a Swin
+    image_px: PositiveInt | None = None  # side of the images to fit it to
+    window: PositiveInt | None = None  # a Swin's window to fit it to, in cells
+    entry: str | None = None  # that holds the weights, where several could
+    prefix: str | None = None  # of the network's keys, where several networks are
+    bands: list[str] | None = None  # None: R, G, B
+    normalisation: Normalisation | None = None  # None: that of natural images
+    wavelengths_um: list[PositiveFloat] | None = None
+
+
+Teacher = Annotated[SupervisedTeacher | TimmEncoder, Field(discriminator="kind")]
+EncoderFromElsewhere = Annotated[TimmEncoder | CheckpointEncoder, Field(discriminator="kind")]
 
 
 class Student(Section):

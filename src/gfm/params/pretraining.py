@@ -76,6 +76,7 @@ class Probe(Section):
 class PretrainingBase(Section):
     """What every recipe has."""
 
+    seed: NonNegativeInt | None = None  # of all that it draws but the probe's images; None: the file's seed
     start: Literal["random", "teacher"] = "random"  # the student's first weights; published: random
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 128  # images an optimiser step, over all processes

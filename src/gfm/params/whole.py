@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from gfm.params.downstream import Task
-from gfm.params.encoders import Student, SupervisedTeacher, Teacher
+from gfm.params.encoders import EncoderFromElsewhere, Student, SupervisedTeacher, Teacher
 from gfm.params.geopile import ClassFoldersSource, Geopile, Splits, Validation
 from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
@@ -27,6 +27,7 @@ class Params(Section):
     validation: Validation = Validation()
     teacher: Teacher
     student: Student = Student()
+    encoders: dict[Name, EncoderFromElsewhere] = {}  # published weights that `models` may name
     pretrain: dict[Name, Pretraining] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
     models: list[Name] = ["random", "teacher", "gfm"]  # compared on every task
@@ -46,11 +47,23 @@ class Params(Section):
         self._normalisation_fits()
         return self
 
+    def encoder_stage(self, name: str) -> str:
+        """The DVC stage that makes models/encoders/NAME."""
+        if name in self.encoders:
+            return f"encoder@{name}"
+        return {"random": "untrained", "teacher": "teacher"}.get(name, f"pretrain@{name}")
+
+    def pretraining_seed(self, name: str) -> int:
+        """The seed of `pretrain.NAME`: its own, or the file's."""
+        own = self.pretrain[name].seed
+        return self.seed if own is None else own
+
     def _names_differ(self) -> None:
         """Names become folders, and some file systems do not tell A from a."""
         for section, names in (
             ("geopile.sources", self.geopile.sources),
             ("pretrain", self.pretrain),
+            ("encoders", self.encoders),
             ("tasks", self.tasks),
         ):
             seen: dict[str, str] = {}
@@ -97,10 +110,14 @@ class Params(Section):
                     )
 
     def _models_are_known(self) -> None:
-        known = {"random", "teacher", *self.pretrain}
-        for reserved in ("random", "teacher"):
-            if reserved in self.pretrain:
-                raise ValueError(f"pretrain.{reserved} is a reserved model name; choose another")
+        known = {"random", "teacher", *self.pretrain, *self.encoders}
+        for section, names in (("pretrain", self.pretrain), ("encoders", self.encoders)):
+            for reserved in ("random", "teacher"):
+                if reserved in names:
+                    raise ValueError(f"{section}.{reserved} is a reserved model name; choose another")
+        both = {name.lower() for name in self.pretrain} & {name.lower() for name in self.encoders}
+        if both:
+            raise ValueError(f"pretrain and encoders both name {min(both)}; rename one")
         for name in self.models:
             if name not in known:
                 raise ValueError(f"models names {name}; known are {', '.join(sorted(known))}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sized
@@ -19,6 +18,7 @@ from gfm.models.checkpoint_file import Checkpoint, read_checkpoint
 from gfm.models.checkpoint_import import ImportedNetwork, KeyFate, Request, import_network
 from gfm.models.encoder import load_encoder, save_encoder
 from gfm.models.encoder_file import EncoderCard
+from gfm.models.weights_hash import sha256_of
 from gfm.output_folder import new_folder
 from gfm.params import Geopile, Name, Normalisation
 from gfm.pretraining.model_card import write_model_card
@@ -70,7 +70,7 @@ def import_encoder(
     origin = provenance(None) | {
         "data": {},
         "weights": path.name,
-        "weights_sha256": _sha256(path),
+        "weights_sha256": sha256_of(path),
         "weights_entry": checkpoint.entry,
         "weights_prefix": network.prefix,
         "weights_resized": network.resizing,
@@ -208,8 +208,3 @@ def _say(final: Path, card: EncoderCard, checkpoint: Checkpoint, network: Import
     for reason, keys in reasons.items():
         more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
         say(f"left, {reason}: {', '.join(keys[:2])}{more}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -49,7 +49,7 @@ class Job:
             len(train),
             batch_size=run.batch_size,
             epochs=run.epochs,
-            seed=params.seed,
+            seed=params.pretraining_seed(name),
             rank=processes.rank,
             processes=processes.count,
             parts=run.accumulate,
@@ -62,6 +62,11 @@ class Job:
         return f"pretrain.{self.name}"
 
     @property
+    def seed(self) -> int:
+        """Of everything that it draws."""
+        return self.params.pretraining_seed(self.name)
+
+    @property
     def part_size(self) -> int:
         """Images that a process takes at once."""
         return self.run.batch_size // (self.processes.count * self.run.accumulate)
@@ -72,7 +77,7 @@ class Job:
             rows,
             bands=len(self.params.geopile.bands),
             px=self.params.student.architecture.image_px,
-            seed=self.params.seed,
+            seed=self.seed,
             masking=recipe.masking if recipe else None,
             **{"crop": self.run.crop, **more},
         )
@@ -101,16 +106,18 @@ class Job:
             name=name,
             kind="pretrain",
             settings=settings,
-            seed=self.params.seed,
+            seed=self.seed,
             resume_run_id=resume_run_id,
         )
 
     def _depends_on(self) -> dict[str, Any]:
-        run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in INDIFFERENT}
+        # Its seed stands below, wherever in the file it was given.
+        left_out = {*INDIFFERENT, "seed"}
+        run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in left_out}
         return {
             "pretrain": run,
             "student": self.params.student.model_dump(mode="json"),
-            "seed": self.params.seed,
+            "seed": self.seed,
             "data": data_hashes(),
             "teacher": teacher_version() if uses_teacher(self.run) else None,
         }

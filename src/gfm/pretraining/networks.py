@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gfm import layout
 from gfm.errors import GfmError
 from gfm.models.backbone import build_backbone
 from gfm.models.encoder import Encoder, check_keys, load_encoder
 from gfm.models.encoder_file import EncoderCard
-from gfm.params import FollowsTeacher, Params, Pretraining
+from gfm.models.sparse_swin import aligned_stages, drop_shift
+from gfm.params import FollowsTeacher, GfmFastPretraining, Params, Pretraining
 from gfm.pretraining.recipes import Networks
 
 TEACHER = layout.encoder_folder("teacher")
@@ -18,12 +21,12 @@ def load_networks(params: Params, name: str) -> Networks:
 
     GfmError where the teacher takes other bands, or where its weights do not fit the student that starts from them.
     """
-    run = params.pretrain[name]
+    run, seed = params.pretrain[name], params.pretraining_seed(name)
     teacher = None
     if isinstance(run, FollowsTeacher):
-        teacher = load_encoder(TEACHER, image_px=run.teacher_px, seed=params.seed)
+        teacher = load_encoder(TEACHER, image_px=run.teacher_px, seed=seed)
         _check_bands(params, teacher)
-    return Networks(_student(params, run, teacher), teacher, params.seed, name)
+    return Networks(_student(params, run, teacher, seed), teacher, seed, name)
 
 
 def uses_teacher(run: Pretraining) -> bool:
@@ -31,13 +34,13 @@ def uses_teacher(run: Pretraining) -> bool:
     return isinstance(run, FollowsTeacher) or run.start == "teacher"
 
 
-def _student(params: Params, run: Pretraining, teacher: Encoder | None) -> Encoder:
+def _student(params: Params, run: Pretraining, teacher: Encoder | None, seed: int) -> Encoder:
     wanted, norm = params.student.architecture, params.student.normalisation
     bands = list(params.geopile.bands)
     licences = [source.licence for source in params.geopile.sources.values()]
     start = None
     if run.start == "teacher":
-        start = load_encoder(TEACHER, image_px=wanted.image_px, seed=params.seed)
+        start = load_encoder(TEACHER, image_px=wanted.image_px, seed=seed)
         _check_bands(params, start)
     parent = start or teacher
     card = EncoderCard(
@@ -52,7 +55,7 @@ def _student(params: Params, run: Pretraining, teacher: Encoder | None) -> Encod
         licence="; ".join(dict.fromkeys([*licences, *([parent.card.licence] if parent else [])])),
         parents=["teacher"] if parent else [],
     )
-    backbone = build_backbone(wanted.name, wanted.args, image_px=wanted.image_px, bands=len(bands), seed=params.seed)
+    backbone = build_backbone(wanted.name, wanted.args, image_px=wanted.image_px, bands=len(bands), seed=seed)
     if start is not None:
         if (start.card.mean, start.card.std) != (card.mean, card.std):
             raise GfmError(
@@ -62,6 +65,11 @@ def _student(params: Params, run: Pretraining, teacher: Encoder | None) -> Encod
         state = start.backbone.state_dict()
         check_keys(backbone, state, f"{TEACHER} for student.architecture")
         backbone.load_state_dict(state, strict=True)
+    if isinstance(run, GfmFastPretraining):
+        # Its early windows are the mask units; who loads the encoder gets the form that was trained.
+        stages = aligned_stages(backbone, run.masking.unit)
+        drop_shift(backbone, stages)
+        card = replace(card, unshifted_stages=list(stages))
     return Encoder(backbone, card, "student")
 
 

@@ -10,7 +10,15 @@ from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, set_image_px
 from gfm.models.encoder import Encoder
 from gfm.models.encoder_file import EncoderCard
-from gfm.params import Architecture, FollowsTeacher, Normalisation, ParameterError, Params, TimmTeacher
+from gfm.params import (
+    Architecture,
+    CheckpointEncoder,
+    FollowsTeacher,
+    Normalisation,
+    ParameterError,
+    Params,
+    TimmEncoder,
+)
 from gfm.pretraining.recipes import Networks, build_recipe
 
 
@@ -21,20 +29,29 @@ def check_networks(params: Params, folder: Path) -> None:
     Nothing is drawn and no image is seen: the tensors are torch's meta tensors. `folder` is the parameter file's.
     """
     teacher, student = params.teacher, params.student
-    if isinstance(teacher, TimmTeacher) and teacher.weights != "hub" and not (folder / teacher.weights).is_file():
-        raise ParameterError(
-            f"teacher.weights = {teacher.weights}: no such file; the path starts at the parameter file"
-        )
+    named = {"teacher": teacher, **{f"encoders.{name}": encoder for name, encoder in params.encoders.items()}}
+    for key, encoder in named.items():
+        if isinstance(encoder, TimmEncoder) and encoder.weights != "hub":
+            _must_exist(folder, f"{key}.weights", encoder.weights)
+        elif isinstance(encoder, CheckpointEncoder):
+            _must_exist(folder, f"{key}.file", encoder.file)
     bands = params.geopile.bands
     with torch.device("meta"):
-        _encoder("teacher", teacher.architecture, teacher.normalisation, bands)
+        for key, encoder in named.items():
+            if not isinstance(encoder, CheckpointEncoder):  # its architecture is read from the file
+                _encoder(key, encoder.architecture, encoder.normalisation, bands)
         for name, run in params.pretrain.items():
             followed = None
             if isinstance(run, FollowsTeacher):
                 followed = _encoder("teacher", teacher.architecture, teacher.normalisation, bands)
                 _resize(followed, run.teacher_px, f"pretrain.{name}.teacher_px")
             start = _encoder("student", student.architecture, student.normalisation, bands)
-            build_recipe(run, Networks(start, followed, params.seed, name))
+            build_recipe(run, Networks(start, followed, params.pretraining_seed(name), name))
+
+
+def _must_exist(folder: Path, key: str, path: str) -> None:
+    if not (folder / path).is_file():
+        raise ParameterError(f"{key} = {path}: no such file; the path starts at the parameter file")
 
 
 def _encoder(key: str, wanted: Architecture, norm: Normalisation, bands: list[str]) -> Encoder:

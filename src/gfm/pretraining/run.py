@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from gfm import layout
 from gfm.lightning_progress import LightningProgress
-from gfm.models.encoder import Encoder
+from gfm.models.encoder import Encoder, EncoderCard
 from gfm.output_folder import new_folder
 from gfm.params import FollowsTeacher, Params
 from gfm.pretraining.collection import Rows
@@ -48,8 +48,8 @@ def pretrain(params: Params, name: str) -> None:
     A killed run resumes from checkpoints/NAME when parameters, data and teacher are still the same. BudgetUsed, a
     GfmError, where the training stops at its budget.
     """
-    origin = provenance(params.seed)  # of the code and data that run now, not of a commit made meanwhile
     job = Job.prepare(params, name)
+    origin = provenance(job.seed)  # of the code and data that run now, not of a commit made meanwhile
     run, batches = job.run, job.batches
     final = layout.encoder_folder(name)
     checkpoint = job.checkpoint()
@@ -89,7 +89,7 @@ def pretrain(params: Params, name: str) -> None:
         record = RunRecord(
             name=name,
             kind="pretraining",
-            seed=params.seed,
+            seed=job.seed,
             seconds=energy.seconds,
             samples=batches.steps * run.batch_size,
             provenance=origin,
@@ -110,7 +110,7 @@ def pretrain(params: Params, name: str) -> None:
             record,
             method=_method(job, recipe),
             sources=job.train.licences(),
-            limits=_limits(params, job.train),
+            limits=_limits(params, job.train, encoder.card),
             history=module.history,
             pictures={picture: CAPTIONS[picture] for picture in pictures},
         )
@@ -141,7 +141,7 @@ def build_module(job: Job, recipe: Recipe, tracked: Run) -> RecipeModule:
         steps_per_epoch=job.batches.steps_per_epoch,
         weight_decay=run.weight_decay,
         train_rows=job.train,
-        seed=job.params.seed,
+        seed=job.seed,
         key=job.key,
         lr_key=f"{job.key}.schedule.base_lr",
         validates=len(job.val) > 0,
@@ -228,8 +228,13 @@ def _method(job: Job, recipe: Recipe) -> str:
     return f"{recipe.method} The weights are the exponential moving average over the steps, decay {job.run.ema_decay}."
 
 
-def _limits(params: Params, train: Rows) -> list[str]:
-    """What a user of the encoder must know about its data."""
+def _limits(params: Params, train: Rows, card: EncoderCard) -> list[str]:
+    """What a user of the encoder must know about its data and its form."""
+    unshifted = ", ".join(map(str, card.unshifted_stages))
+    form = [
+        f"It was trained without shifting the windows of stages {unshifted}. Here and as a registered model it is "
+        f"built so; timm shifts them, unless `gfm.models.sparse_swin.drop_shift(model, [{unshifted}])` is called."
+    ]
     gsd = [f"{name} {source.gsd_m} m" for name, source in params.geopile.sources.items() if source.gsd_m]
     return [
         f"It has seen {len(train)} images only: {', '.join(gsd) or 'ground sampling distances not stated'}.",
@@ -237,4 +242,5 @@ def _limits(params: Params, train: Rows) -> list[str]:
         "Images of the tasks' validation and test places were kept out of its training data as far as pixels, "
         "looks and footprints show.",
         "What it is worth on a task is in the report, not here: a lower pretraining loss need not be a better encoder.",
+        *(form if unshifted else []),
     ]

@@ -12,6 +12,6 @@ def make_teacher(params: Params) -> None:
 
         train_teacher(params, params.teacher)
     else:
-        from gfm.pretraining.timm_teacher import import_teacher
+        from gfm.pretraining.timm_encoder import import_timm
 
-        import_teacher(params, params.teacher)
+        import_timm(params, "teacher", params.teacher, key="teacher", role="teacher")

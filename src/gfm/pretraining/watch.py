@@ -75,6 +75,7 @@ def _probe(job: Job, encoder: Encoder, run: Run) -> ProbeCallback | None:
 
     return ProbeCallback(
         probe,
+        # By the file's seed, so that pretrainings of several seeds are probed on the same images.
         ProbeData.read(probe, job.params.seed, f"{job.key}.probe"),
         job.whole,
         encoder,

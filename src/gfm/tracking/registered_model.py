@@ -6,6 +6,8 @@ features, float32 (B, D). Weights are safetensors read by timm; nothing is unpic
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -21,6 +23,9 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow c
 
         folder = context.artifacts["encoder"]
         self.network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        for stage in json.loads(Path(folder, "config.json").read_text())["gfm"].get("unshifted_stages", []):
+            for block in self.network.layers[stage - 1].blocks:  # as it was trained; timm's own would shift windows
+                block.shift_size, block.attn_mask = (0, 0), None
         self.size = tuple(self.network.pretrained_cfg["input_size"])
         shape = (1, -1, 1, 1)
         self.mean = torch.tensor(self.network.pretrained_cfg["mean"]).view(shape)

@@ -1,10 +1,10 @@
-"""A published timm model as teacher, with its pretrained weights and never without them."""
+"""A published timm model as an encoder here, with its pretrained weights and never without them."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import timm
 import torch
@@ -15,8 +15,9 @@ from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, set_image_px, takes_img_size
 from gfm.models.encoder import check_keys, read_weights
 from gfm.models.encoder_file import EncoderCard
+from gfm.models.weights_hash import sha256_of
 from gfm.output_folder import new_folder
-from gfm.params import Params, TimmTeacher
+from gfm.params import Params, TimmEncoder
 from gfm.pretraining.finished import write_finished
 from gfm.pretraining.record import RunRecord
 from gfm.progress import say
@@ -37,35 +38,40 @@ class Imported:
     digest: str | None  # sha256 of the file
 
 
-def import_teacher(params: Params, teacher: TimmTeacher) -> None:
-    """Write models/encoders/teacher from `teacher.weights`; WeightsError where they cannot be had or do not fit."""
-    final = layout.encoder_folder("teacher")
-    settings = teacher.model_dump(mode="json")
+def import_timm(
+    params: Params, name: str, wanted: TimmEncoder, *, key: str, role: Literal["teacher", "encoder"]
+) -> None:
+    """Write models/encoders/NAME from `wanted.weights`; WeightsError where they cannot be had or do not fit.
+
+    `key` is where `wanted` stands in the parameters, for errors; `role` is what it is recorded as.
+    """
+    final = layout.encoder_folder(name)
+    settings = wanted.model_dump(mode="json")
     with (
         new_folder(final) as folder,
-        child_run(params, name="teacher", kind="teacher", settings=settings) as tracked,
-        measure(params.carbon, "teacher") as meter,
+        child_run(params, name=name, kind=role, settings=settings) as tracked,
+        measure(params.carbon, name) as meter,
     ):
         bands = len(params.geopile.bands)
-        found = from_hub(teacher, bands) if teacher.weights == "hub" else from_file(teacher, bands)
+        found = from_hub(wanted, bands, key) if wanted.weights == "hub" else from_file(wanted, bands, key)
         origin = provenance(None) | {"data": {}, "weights": found.source, "weights_sha256": found.digest}
         card = EncoderCard(
-            architecture=teacher.architecture.name,
-            model_args=dict(teacher.architecture.args),
-            image_px=teacher.architecture.image_px,
+            architecture=wanted.architecture.name,
+            model_args=dict(wanted.architecture.args),
+            image_px=wanted.architecture.image_px,
             bands=list(params.geopile.bands),
-            mean=list(teacher.normalisation.mean),
-            std=list(teacher.normalisation.std),
-            batch_norm=teacher.batch_norm,
+            mean=list(wanted.normalisation.mean),
+            std=list(wanted.normalisation.std),
+            batch_norm=wanted.batch_norm,
             origin="imported",
-            licence=teacher.licence,
+            licence=wanted.licence,
             parents=[found.source],
             provenance=origin,
             energy={"kwh": None, "kg_co2eq": None, "method": "not measured: trained elsewhere"},
         )
         record = RunRecord(
-            name="teacher",
-            kind="imported teacher",
+            name=name,
+            kind=f"imported {role}",
             seed=None,
             seconds=0.0,
             samples=0,
@@ -88,20 +94,23 @@ def import_teacher(params: Params, teacher: TimmTeacher) -> None:
     say(f"{final}: {card.architecture} with the weights of {found.source}{dropped}")
 
 
-def from_file(teacher: TimmTeacher, bands: int) -> Imported:
+def from_file(wanted: TimmEncoder, bands: int, key: str) -> Imported:
     """The network with exactly the tensors of a local safetensors file; half precision becomes float32.
 
     Only the classifier's keys, by timm's name for it, are left out. WeightsError for another sha256, and for any
     other key or shape that is missing, unknown or different.
     """
-    path = Path(teacher.weights)
-    digest = _sha256(path)
-    if teacher.sha256 is not None and digest != teacher.sha256.lower():
+    path = Path(wanted.weights)
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise WeightsError(f"{key}.weights = {path}: {error.strerror}; give the path of a safetensors file") from None
+    if wanted.sha256 is not None and digest != wanted.sha256.lower():
         raise WeightsError(
-            f"{path}: its sha256 is {digest}, but teacher.sha256 = {teacher.sha256}; get the right file, or correct it"
+            f"{path}: its sha256 is {digest}, but {key}.sha256 = {wanted.sha256}; get the right file, or correct it"
         )
     state = read_weights(path)
-    backbone = _backbone(teacher, bands)
+    backbone = _backbone(wanted, bands)
     classifier = _classifier_prefixes(backbone)
     dropped = [key for key in state if key.startswith(classifier)] if classifier else []
     kept = {key: value for key, value in state.items() if key not in dropped}
@@ -111,10 +120,10 @@ def from_file(teacher: TimmTeacher, bands: int) -> Imported:
     return Imported(backbone, dropped, path.name, digest)
 
 
-def from_hub(teacher: TimmTeacher, bands: int) -> Imported:
+def from_hub(wanted: TimmEncoder, bands: int, key: str) -> Imported:
     """The network with the weights that timm knows for it; WeightsError where they cannot be fetched."""
-    name = teacher.architecture.name
-    given = {**teacher.architecture.args, "in_chans": bands, "num_classes": 0}
+    name = wanted.architecture.name
+    given = {**wanted.architecture.args, "in_chans": bands, "num_classes": 0}
 
     def fetch(seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -126,29 +135,29 @@ def from_hub(teacher: TimmTeacher, bands: int) -> Imported:
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"teacher.weights = hub: the weights of {name} cannot be had here ({type(error).__name__}: {reason}); "
-            "fetch them elsewhere and give teacher.weights = a local safetensors file"
+            f"{key}.weights = hub: the weights of {name} cannot be had here ({type(error).__name__}: {reason}); "
+            f"fetch them elsewhere and give {key}.weights = a local safetensors file"
         ) from None
     # timm loads headless networks without checking keys: whatever still depends on the seed had no weights.
     other = again.state_dict()
     left = [key for key, value in pretrained.state_dict().items() if not torch.equal(value, other[key])]
     if left:
         raise WeightsError(
-            f"teacher.weights = hub: timm's weights of {name} have no {left[0]} (and {len(left) - 1} more keys that "
-            "teacher.architecture.args ask for); drop those args"
+            f"{key}.weights = hub: timm's weights of {name} have no {left[0]} (and {len(left) - 1} more keys that "
+            f"{key}.architecture.args ask for); drop those args"
         )
     if takes_img_size(name):
-        set_image_px(pretrained, teacher.architecture.image_px)
+        set_image_px(pretrained, wanted.architecture.image_px)
     state: dict[str, Tensor] = pretrained.state_dict()
-    backbone = _backbone(teacher, bands)
+    backbone = _backbone(wanted, bands)
     check_keys(backbone, state, f"timm's weights of {name}")
     backbone.load_state_dict(state, strict=True)
     return Imported(backbone, [], f"timm {name}", None)
 
 
-def _backbone(teacher: TimmTeacher, bands: int) -> nn.Module:
-    wanted = teacher.architecture
-    return build_backbone(wanted.name, wanted.args, image_px=wanted.image_px, bands=bands, seed=0)
+def _backbone(wanted: TimmEncoder, bands: int) -> nn.Module:
+    network = wanted.architecture
+    return build_backbone(network.name, network.args, image_px=network.image_px, bands=bands, seed=0)
 
 
 def _check_loaded(backbone: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -162,11 +171,3 @@ def _check_loaded(backbone: nn.Module, state: dict[str, Tensor], source: str) ->
 def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
     names = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"teacher.weights = {path}: {error.strerror}; give the path of a safetensors file") from None

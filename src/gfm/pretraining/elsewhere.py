@@ -1,0 +1,53 @@
+"""`gfm encoder NAME`: published weights that the parameters declare, made into an encoder that `models` can name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfm.errors import WeightsError
+from gfm.models.weights_hash import sha256_of
+from gfm.params import CheckpointEncoder, ParameterError, Params, TimmEncoder
+from gfm.pretraining.import_encoder import Input, import_encoder
+from gfm.pretraining.timm_encoder import import_timm
+
+
+def make_encoder(params: Params, name: str) -> None:
+    """Write models/encoders/NAME as `encoders.NAME` says; WeightsError where the weights are not what it declares."""
+    if name not in params.encoders:
+        raise ParameterError(f"encoders has no {name}; it has {', '.join(params.encoders) or 'none'}")
+    wanted, key = params.encoders[name], f"encoders.{name}"
+    match wanted:
+        case TimmEncoder():
+            import_timm(params, name, wanted, key=key, role="encoder")
+        case CheckpointEncoder():
+            _import_checkpoint(name, wanted, key)
+
+
+def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
+    path = Path(wanted.file)
+    if not path.is_file():
+        raise WeightsError(f"{key}.file = {path}: no such file; get the checkpoint, or correct the path")
+    digest = sha256_of(path)
+    if digest != wanted.sha256.lower():
+        raise WeightsError(
+            f"{path}: its sha256 is {digest}, but {key}.sha256 = {wanted.sha256}; get the right file, or correct it"
+        )
+    norm = wanted.normalisation
+    import_encoder(
+        path,
+        name,
+        architecture=wanted.architecture,
+        image_px=wanted.image_px,
+        window=wanted.window,
+        key=wanted.entry,
+        prefix=wanted.prefix,
+        seen=Input(
+            bands=wanted.bands,
+            mean=None if norm is None else norm.mean,
+            std=None if norm is None else norm.std,
+            wavelengths_um=wanted.wavelengths_um,
+        ),
+        licence=wanted.licence,
+        report=None,
+        force=True,
+    )

@@ -1,0 +1,99 @@
+"""Published weights that the parameters declare become encoders that `models` can name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from gfm.errors import GfmError, WeightsError
+from gfm.models.backbone import build_backbone
+from gfm.params import Params, load
+from gfm.pretraining.elsewhere import make_encoder
+
+THEIRS = Path("models/encoders/theirs")
+SWIN = {"embed_dim": 8, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2], "window_size": 3}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def mobilenet(tmp_path: Path) -> dict:
+    model = timm.create_model("mobilenetv2_035", num_classes=7)
+    path = tmp_path / "mobile.safetensors"
+    save_file(dict(model.state_dict()), path)
+    network = {"name": "mobilenetv2_035", "image_px": 64}
+    return {"kind": "timm", "architecture": network, "weights": str(path), "sha256": _digest(path), "licence": "MIT"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> dict:
+    """As the authors publish it: merging at the end of a stage, everything below `encoder.`."""
+    model = build_backbone("swin_base_patch4_window7_224", SWIN, image_px=96, bands=3, seed=3)
+    moved = re.compile(r"layers\.(\d)\.downsample")
+    names = {key: moved.sub(lambda m: f"layers.{int(m[1]) - 1}.downsample", key) for key in model.state_dict()}
+    path = tmp_path / "gfm.pth"
+    torch.save({"model": {f"encoder.{names[key]}": value for key, value in model.state_dict().items()}}, path)
+    return {"kind": "checkpoint", "file": str(path), "sha256": _digest(path), "licence": "MIT"}
+
+
+def test_a_timm_model_keeps_its_tensors_and_says_where_it_is_from(folder, make_params, mobilenet):
+    make_encoder(make_params(encoders={"theirs": mobilenet}), "theirs")
+    theirs, ours = load_file(mobilenet["weights"]), load_file(THEIRS / "model.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours) and len(ours) == len(theirs) - 2
+    assert json.loads((THEIRS / "config.json").read_text())["gfm"]["origin"] == "imported"
+    assert json.loads((THEIRS / "run.json").read_text())["kind"] == "imported encoder"
+
+
+def test_a_checkpoint_becomes_an_encoder_and_is_made_again_without_being_asked(folder, make_params, checkpoint):
+    params = make_params(encoders={"theirs": checkpoint | {"image_px": 128}})
+    for _ in range(2):
+        make_encoder(params, "theirs")
+    config = json.loads((THEIRS / "config.json").read_text())
+    assert config["pretrained_cfg"]["input_size"] == [3, 128, 128]
+    assert config["gfm"]["licence"] == "MIT" and (THEIRS / "import.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["mobilenet", "checkpoint"])
+def test_another_file_than_the_declared_one_is_refused(folder, make_params, kind, request):
+    declared = request.getfixturevalue(kind) | {"sha256": "00"}
+    with pytest.raises(WeightsError, match=r"its sha256 is .*, but encoders\.theirs\.sha256 = 00"):
+        make_encoder(make_params(encoders={"theirs": declared}), "theirs")
+    assert not THEIRS.exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_named_by_its_key(folder, make_params, checkpoint):
+    with pytest.raises(WeightsError, match=r"^encoders\.theirs\.file = lost\.pth: no such file"):
+        make_encoder(make_params(encoders={"theirs": checkpoint | {"file": "lost.pth"}}), "theirs")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gfm", "pretrain and encoders both name gfm"),
+        ("Gfm", "pretrain and encoders both name gfm"),
+        ("teacher", "encoders.teacher is a reserved model name"),
+    ],
+)
+def test_a_name_that_another_encoder_has_is_refused(make_params, mobilenet, name, told):
+    with pytest.raises(ValueError, match=told):
+        make_params(encoders={name: mobilenet})
+
+
+def test_models_may_name_them(make_params, mobilenet):
+    params: Params = make_params(encoders={"theirs": mobilenet}, models=["teacher", "theirs"])
+    assert params.encoder_stage("theirs") == "encoder@theirs"
+    with pytest.raises(GfmError, match="encoders has no gfm; it has theirs"):
+        make_encoder(params, "gfm")
+
+
+def test_the_sample_declares_none(monkeypatch):
+    assert load(Path(__file__).parents[2] / "params.yaml").encoders == {}
