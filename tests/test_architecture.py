@@ -12,7 +12,17 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "gfm"
 
-FOUNDATION = {"params", "errors", "layout", "progress", "output_folder", "compute", "lightning_progress", "dvc_stage"}
+FOUNDATION = {
+    "params",
+    "errors",
+    "layout",
+    "progress",
+    "output_folder",
+    "output_file",
+    "compute",
+    "lightning_progress",
+    "dvc_stage",
+}
 MIDDLE = {"models", "imagery", "tracking"}
 UPPER = {"geopile", "pretraining", "downstream", "evaluation", "inference", "sample", "workspace"}
 

@@ -254,6 +254,30 @@ def results(params: ParamsFile = DEFAULT) -> None:
     print_results(_load(params))
 
 
+@app.command()
+def arp(
+    results: Annotated[Path, typer.Argument(help="CSV: model, task, metric, score and, with several, seed.")],
+    baseline: Annotated[str, typer.Option(help="The model that the others are compared with.")],
+    out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures here too.")] = None,
+) -> None:
+    """Average relative performance of any results table, with intervals and each task's contribution."""
+    from gfm.evaluation.arp_file import arp_of_file
+
+    arp_of_file(results, baseline, out)
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[list[Path], typer.Argument(help="Submissions to GEO-Bench-2: results_and_parameters.csv.")],
+    normalizer: Annotated[Path, typer.Option(help="JSON: the worst and the best score of each data set.")],
+    out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the scores here too.")] = None,
+) -> None:
+    """GEO-Bench-2's capability scores of submissions: bootstrapped interquartile means with their spread."""
+    from gfm.evaluation.leaderboard import leaderboard
+
+    leaderboard(results, normalizer, out)
+
+
 @app.command("open-run")
 def open_run(
     owner: Annotated[int | None, typer.Option(help="The process that will close it; its death closes it too.")] = None,

@@ -18,6 +18,7 @@ from gfm.evaluation.energy import Cost, costs
 from gfm.evaluation.report import Drawn, draw_figures, render_report
 from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, results_table
 from gfm.evaluation.verdict import verdict
+from gfm.output_file import write_whole
 from gfm.output_folder import new_folder
 from gfm.params import Params
 from gfm.progress import say
@@ -59,11 +60,11 @@ def _evaluate(params: Params) -> None:
     page = render_report(params, assessment, spent, drawn, data, records)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
-    _write(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    _write(ARP, json.dumps(_summary(assessment, spent), indent=2, ensure_ascii=False) + "\n")
-    _write(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
+    write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    write_whole(ARP, json.dumps(_summary(assessment, spent), indent=2, ensure_ascii=False) + "\n")
+    write_whole(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
     _write_figures(drawn)
-    _write(layout.REPORT, page)
+    write_whole(layout.REPORT, page)
     finish_pipeline(
         params,
         [layout.REPORT, layout.RESULTS, ARP, FIGURES],
@@ -143,12 +144,6 @@ def _read_history(path: Path, columns: list[str]) -> pd.DataFrame:
     if lacking:
         raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; repeat the stage that wrote it")
     return history
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _write_figures(drawn: Mapping[str, list[Drawn]]) -> None:

@@ -26,6 +26,7 @@ from gfm.errors import GfmError
 from gfm.models.distill import teacher_feature
 from gfm.models.encoder import Encoder
 from gfm.models.tap import TapPoint, find_tap
+from gfm.output_file import write_whole
 from gfm.params import FollowsTeacher
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.data import CropDataset, FixedBatches, make_loader
@@ -124,7 +125,8 @@ def fill_cache(
     cache = TeacherCache(FOLDER / xxhash.xxh3_64_hexdigest(text.encode()))
     if processes.rank == 0:
         _remove_stale(dict(belongs))
-        _write_key(cache.folder / KEY_FILE, text)
+        if not (cache.folder / KEY_FILE).exists():
+            write_whole(cache.folder / KEY_FILE, text)
     wanted = [(crop, block) for crop in crops for block in range(-(-len(dataset) // BLOCK))]
     missing = [place for place in wanted if not cache.path(*place).exists()]
     if missing and processes.rank == 0:
@@ -137,15 +139,6 @@ def fill_cache(
     for place in missing:
         _wait_for(cache.path(*place))
     return cache
-
-
-def _write_key(path: Path, text: str) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".new")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _write(path: Path, rows: Rows, numbers: range, features: NDArray[np.float16]) -> None:

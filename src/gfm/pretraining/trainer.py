@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from gfm.compute import Device, use_device
 from gfm.errors import GfmError
 from gfm.lightning_progress import LightningProgress, quiet_lightning
+from gfm.output_file import write_whole
 from gfm.pretraining.between_steps import BetweenSteps, EpochRows, processes_agree
 from gfm.pretraining.data import StepBatches
 from gfm.progress import say
@@ -148,9 +149,7 @@ class TimedCheckpoint(BetweenSteps):
     def belongs_to(self, run_id: str | None) -> None:
         """Remember the run in MLflow, for the training that resumes from the checkpoints."""
         if run_id is not None:
-            unfinished = self.folder / f"{RUN_FILE}.new"
-            unfinished.write_text(run_id, encoding="utf-8")
-            unfinished.replace(self.folder / RUN_FILE)
+            write_whole(self.folder / RUN_FILE, run_id)
 
     def remove(self) -> None:
         """Remove the checkpoint of a finished training."""

@@ -1,0 +1,26 @@
+"""Text files that are whole or as they were before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfm.errors import GfmError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 text under another name beside `path` and move it there; what is no plain file is written to.
+
+    GfmError where nothing can be written there.
+    """
+    try:
+        if path.is_dir():
+            raise GfmError(f"{path}: is a folder; give the path of a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a pipe or a terminal must stay one
+            path.write_text(text, encoding="utf-8")
+            return
+        unfinished = path.with_name(f".{path.name}.part")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise GfmError(f"{path}: cannot be written ({error.strerror}); give another place") from None

@@ -1,0 +1,106 @@
+"""`gfm arp` on the tables that users bring, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gfm.cli import main
+
+Gfm = Callable[..., tuple[int, str, str]]
+# The paper's downstream tables, as in test_arp.
+PUBLISHED = """model,task,metric,score
+swin,oscd,f1,52.35
+swin,dsifn,f1,69.62
+swin,ucm,accuracy,99.0
+swin,ben,map 10 %,85.7
+swin,ben,map 1 %,79.5
+swin,whu,iou,90.4
+swin,vaihingen,miou,74.7
+swin,spacenet2,psnr,21.655
+gfm,oscd,f1,59.82
+gfm,dsifn,f1,71.24
+gfm,ucm,accuracy,99.0
+gfm,ben,map 10 %,86.3
+gfm,ben,map 1 %,80.7
+gfm,whu,iou,90.7
+gfm,vaihingen,miou,75.3
+gfm,spacenet2,psnr,22.599
+matter,oscd,f1,59.37
+"""
+
+
+@pytest.fixture
+def gfm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gfm:
+    """Call the command in this process; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gfm", *words])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_the_published_table_gives_the_papers_number(gfm: Gfm) -> None:
+    Path("published.csv").write_text(PUBLISHED)
+    code, out, _ = gfm("arp", "published.csv", "--baseline", "swin", "--json", "out/arp.json")
+    assert code == 0
+    found = json.loads(Path("out/arp.json").read_text())
+    assert round(found["gfm"]["arp"], 2) == 3.31
+    assert sum(found["gfm"]["contributions"].values()) == pytest.approx(found["gfm"]["arp"])
+    assert found["gfm"]["low"] is None  # one score a task: no spread
+    assert found["matter"]["arp"] is None and len(found["matter"]["lacks"]) == 7
+    assert "matter: no ARP, it lacks dsifn f1, ucm accuracy" in out
+    assert "ben is the mean of map 10 %, map 1 %" in out
+
+
+def test_seeds_give_an_interval_that_is_the_same_every_time(gfm: Gfm) -> None:
+    scores = {"a": (0.5, 0.6, 0.4), "b": (0.6, 0.7, 0.5)}
+    rows = [f"{model},t,f1,{score},{seed}" for model, own in scores.items() for seed, score in enumerate(own)]
+    Path("seeds.csv").write_text("\n".join(["model,task,metric,score,seed", *rows]))
+    first = gfm("arp", "seeds.csv", "--baseline", "a", "--json", "1.json")
+    assert first[:1] == (0,) and first == gfm("arp", "seeds.csv", "--baseline", "a", "--json", "1.json")
+    b = json.loads(Path("1.json").read_text())["b"]
+    assert b["arp"] == pytest.approx(20.0) and b["low"] < b["arp"] < b["high"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model,task,score\na,t,1\n", "has no column metric; it has model, task, score"),
+        ("model,task,metric,score\n", "has no rows"),
+        ("model,task,metric,score\nbase,t,f1,1\na,t,f1,high\n", "line 3: score = 'high' is no finite number"),
+        ("model,task,metric,score\nbase,t,f1,1\na,t,f1,\n", "line 3: score = '' is no finite number"),
+        ("model,task,metric,score\nbase,t,f1,1\na,t,f1,nan\n", "line 3: score = 'nan' is no finite number"),
+        ("model,task,metric,score\nbase,,f1,1\n", "line 2: task is empty"),
+        ("model,task,metric,score\na,t,f1,1\nb,t,f1,1\n", "has no model base; --baseline can be one of a, b"),
+        ("model,task,metric,score\nbase,t,f1,1\na,t,f1,1\na,u,f1,1\n", "base has no f1 on u, which a has"),
+        ("model,task,metric,score\nbase,t,f1,0\na,t,f1,1\n", "base scores 0 on t, and ARP divides by it"),
+        ('model,task\n"', "cannot be read as a CSV table"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_in_one_line(gfm: Gfm, text: str, told: str) -> None:
+    Path("bad.csv").write_text(text)
+    code, out, err = gfm("arp", "bad.csv", "--baseline", "base", "--json", "out.json")
+    assert (code, out) == (2, "") and told in err and len(err.splitlines()) == 1
+    assert not Path("out.json").exists()
+
+
+def test_a_pipe_is_written_to_and_a_folder_is_refused(gfm: Gfm) -> None:
+    Path("published.csv").write_text(PUBLISHED)
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert gfm("arp", "published.csv", "--baseline", "swin", "--json", "pipe")[0] == 0
+    assert Path("pipe").is_fifo() and json.loads(os.read(reader, 100_000))["gfm"]
+    os.close(reader)
+    code, _, err = gfm("arp", "published.csv", "--baseline", "swin", "--json", ".")
+    assert code == 2 and "is a folder; give the path of a file" in err
