@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from gfm.cli import main
 from gfm.downstream import requirements
 
 SAMPLE = Path(__file__).parents[2] / "params.yaml"
 
 
 @pytest.mark.parametrize(("mode", "there", "code"), [("lora", False, 2), ("lora", True, 0), ("full", False, 0)])
-def test_lora_without_peft_is_refused_by_check(mode, there, code, tmp_path, monkeypatch, capsys):
+def test_lora_without_peft_is_refused_by_check(mode, there, code, tmp_path, monkeypatch, gfm):
     monkeypatch.setattr(requirements, "find_spec", lambda name: object() if there else None)
     values = json.loads(json.dumps(yaml.safe_load(SAMPLE.read_text())))  # tasks of their own, not one by alias
     values["tasks"]["scenes"]["finetune"]["mode"] = mode
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(values))
-    monkeypatch.setattr(sys, "argv", ["gfm", "check", "--params", str(file)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert int(ended.value.code or 0) == code
-    said = capsys.readouterr().err
+    ended, _, said = gfm("check", "--params", file)
+    assert ended == code
     assert ("tasks.scenes.finetune.mode = lora needs peft" in said) == (code != 0)

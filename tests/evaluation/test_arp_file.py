@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from gfm.cli import main
 
 Gfm = Callable[..., tuple[int, str, str]]
 # The paper's downstream tables, as in test_arp.
@@ -35,19 +32,9 @@ matter,oscd,f1,59.37
 """
 
 
-@pytest.fixture
-def gfm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gfm:
-    """Call the command in this process; gives (exit code, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gfm", *words])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_the_published_table_gives_the_papers_number(gfm: Gfm) -> None:

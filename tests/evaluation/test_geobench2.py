@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
-from gfm.cli import main
 from gfm.evaluation.geobench2 import (
     BIOMASSTERS_STD,
     DATASETS,
@@ -41,21 +39,13 @@ def rgb(model: str = "m", scores: tuple[float, ...] = (0.3, 0.4, 0.5)) -> list[t
     return [(model, name, "mIoU", score, seed) for name in RGB for seed, score in enumerate(scores)]
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["gfm", "leaderboard", *map(str, words)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    captured = capsys.readouterr()
-    return int(caught.value.code or 0), captured.out, captured.err
-
-
 @pytest.mark.skipif(not BOARD.exists(), reason="needs ../shared/leaderboard")
-def test_the_published_board_comes_out(tmp_path, capsys, monkeypatch) -> None:
+def test_the_published_board_comes_out(tmp_path, gfm) -> None:
     expected = json.loads((BOARD / "expected.json").read_text())
     for submission, models in expected.items():
         out = tmp_path / f"{submission}.json"
         csv = BOARD / submission / "results_and_parameters.csv"
-        assert run(capsys, monkeypatch, csv, "--normalizer", BOARD / "normalizer.json", "--json", out)[0] == 0
+        assert gfm("leaderboard", csv, "--normalizer", BOARD / "normalizer.json", "--json", out)[0] == 0
         found = json.loads(out.read_text())
         assert {model: set(groups) for model, groups in found.items()} == {m: set(g) for m, g in models.items()}
         for model, groups in models.items():
@@ -66,7 +56,7 @@ def test_the_published_board_comes_out(tmp_path, capsys, monkeypatch) -> None:
                 assert own["low"] < own["mean"] < own["high"]
 
 
-def test_both_submissions_at_once_are_told_apart_by_their_folders(tmp_path, capsys, monkeypatch) -> None:
+def test_both_submissions_at_once_are_told_apart_by_their_folders(tmp_path, gfm) -> None:
     out = tmp_path / "out.json"
     for name, model in (("first", "other"), ("second", "mine")):
         folder = tmp_path / name
@@ -74,7 +64,7 @@ def test_both_submissions_at_once_are_told_apart_by_their_folders(tmp_path, caps
         write(folder, rgb() + rgb(model))
     files = [tmp_path / name / "results.csv" for name in ("first", "second")]
     words = (*files, "--normalizer", tmp_path / "first/normaliser.json", "--json", out)
-    assert run(capsys, monkeypatch, *words)[0] == 0
+    assert gfm("leaderboard", *words)[0] == 0
     assert list(json.loads(out.read_text())) == ["m (first)", "other", "m (second)", "mine"]
 
 
@@ -122,18 +112,18 @@ def test_equal_scores_have_no_spread(tmp_path) -> None:
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_one_line(
-    tmp_path, capsys, monkeypatch, rows: list[tuple[Any, ...]], ranges: Any, told: str
+    tmp_path, gfm, rows: list[tuple[Any, ...]], ranges: Any, told: str
 ) -> None:
     csv, normaliser = write(tmp_path, rows, ranges)
-    code, out, err = run(capsys, monkeypatch, csv, "--normalizer", normaliser, "--json", tmp_path / "out.json")
+    code, out, err = gfm("leaderboard", csv, "--normalizer", normaliser, "--json", tmp_path / "out.json")
     assert (code, out) == (2, "") and told in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out.json").exists()
 
 
-def test_frozen_and_full_runs_in_one_file_are_refused(tmp_path, capsys, monkeypatch) -> None:
+def test_frozen_and_full_runs_in_one_file_are_refused(tmp_path, gfm) -> None:
     csv, normaliser = write(tmp_path, rgb())
     lines = csv.read_text().splitlines()
     marked = [f"{line},{'frozen' if n % 2 else 'full_ft'}" for n, line in enumerate(lines[1:])]
     csv.write_text("\n".join([f"{lines[0]},frozen_or_full_ft", *marked]))
-    code, _, err = run(capsys, monkeypatch, csv, "--normalizer", normaliser)
+    code, _, err = gfm("leaderboard", csv, "--normalizer", normaliser)
     assert code == 2 and "frozen_or_full_ft is full_ft and frozen, boards of their own; split the file" in err

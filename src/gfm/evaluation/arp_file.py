@@ -12,6 +12,7 @@ import pandas as pd
 from gfm.errors import DataError
 from gfm.evaluation.arp import relative_performance
 from gfm.evaluation.bootstrap import bootstrap_intervals
+from gfm.evaluation.columns import aligned
 from gfm.evaluation.score_file import read_scores
 from gfm.output_file import write_whole
 from gfm.params import Evaluate
@@ -97,10 +98,6 @@ def _table(found: dict[str, ModelArp], tasks: list[str], baseline: str) -> str:
         bounds = "" if entry.low is None or entry.high is None else f"{entry.low:+.2f} to {entry.high:+.2f}"
         name = f"{model} (baseline)" if model == baseline else model
         rows.append([name, f"{entry.arp:+.2f}", bounds, *(f"{entry.contributions[task]:+.2f}" for task in tasks)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
+    lines = aligned(rows)
     lines += [f"{model}: no ARP, it lacks {', '.join(entry.lacks)}" for model, entry in found.items() if entry.lacks]
     return "\n".join([*lines, "A task's column is what it adds to ARP."])

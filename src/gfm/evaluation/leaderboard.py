@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gfm.errors import DataError
+from gfm.evaluation.columns import aligned
 from gfm.evaluation.geobench2 import GROUPS, Board, GroupScore, read_normaliser, read_submission, score_groups
 from gfm.output_file import write_whole
 from gfm.progress import say
@@ -55,11 +56,7 @@ def _table(board: Board) -> str:
     for model, groups in sorted(board.scores.items(), key=lambda item: _order(item[1]), reverse=True):
         cells = [f"{100 * groups[g].mean:.1f} ± {100 * groups[g].sd:.1f}" if g in groups else "-" for g in GROUPS]
         rows.append([model, *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    lines = aligned(rows)
     lines.append("Normalised scores x 100 ± standard deviation over the bootstrap's repeats; best by Core first.")
     for model, lacks in board.lacking.items():
         if lacks:

@@ -15,6 +15,7 @@ import pandas as pd
 from gfm import layout
 from gfm.errors import DataError
 from gfm.evaluation.assessment import Assessment, assess
+from gfm.evaluation.columns import aligned
 from gfm.evaluation.verdict import verdict
 from gfm.params import Params
 from gfm.progress import say
@@ -73,13 +74,7 @@ def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str
             arp.append(f"{entry.arp:+.2f} {bounds}")
     kilograms = (carbon[model] for model in assessment.models)
     rows += [arp, ["kg CO2eq", *("not measured" if kg is None else f"{kg:.3g}" for kg in kilograms)]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+    lines = aligned(rows)
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
 
