@@ -170,7 +170,8 @@ def test_a_second_trainer_of_the_same_output_is_refused(teacher, make_params):
 
 
 def test_a_student_may_start_from_the_teacher(teacher, make_params):
-    params = make_params(pretrain={"start": "teacher", "epochs": 1, "schedule": {"base_lr": 1e-9, "warmup_lr": 0, "min_lr": 0}})
+    still = {"base_lr": 1e-9, "warmup_lr": 0, "min_lr": 0, "warmup_epochs": 1}
+    params = make_params(pretrain={"start": "teacher", "epochs": 1, "schedule": still})
     pretrain(params, "gfm")
     before, after = _weights("teacher"), _weights()
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
