@@ -192,6 +192,10 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("pretrain/gfm/schedule", {"min_lr": 1.0}, "pretrain.gfm.schedule: min_lr = 1 is above base_lr = 0.0002, the highest rate; lower it"),
         ("pretrain/gfm/schedule", {"warmup_lr": 1.0}, "pretrain.gfm.schedule: warmup_lr = 1 is above base_lr = 0.0002, the highest rate; lower it"),
         ("pretrain/gfm/epochs", 5, "pretrain.gfm.schedule.warmup_epochs = 10 is more than pretrain.gfm.epochs = 5; warm up for fewer"),
+        ("pretrain/Teacher", {"recipe": "gfm"}, "pretrain.Teacher is a reserved model name; choose another"),
+        ("pretrain/teacher-features", {"recipe": "gfm"}, "pretrain.teacher-features is a reserved model name; choose another"),
+        ("student/architecture/name", "hf-hub:a/b", "student.architecture: name = hf-hub:a/b: give timm's own name; weights from elsewhere are a kind of encoder"),
+        ("seed", 2**32, "seed = 4294967296: must be less than 4294967296"),
         ("pretrain/GFM", {"recipe": "gfm"}, "pretrain.GFM and pretrain.gfm differ in case only; rename one"),
         ("geopile/sources/images/root", "a/", "geopile.sources.images.root = a/ is the root of scenes too; leave one out, or tell them apart by include"),
         ("student/normalisation/mean", [0.5], "student.normalisation has 1 means and 3 stds for 3 bands"),
@@ -323,3 +327,13 @@ def test_a_valid_file_written_and_read_again_means_the_same(
     again = Params.model_validate(yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json"), allow_unicode=True)))
     assert again == params
     assert isinstance(again.paths.raw, LocalFile)
+
+
+def test_weights_cannot_come_in_through_a_networks_arguments(tmp_path: Path) -> None:
+    raw = changed("student/architecture/args", {"checkpoint_path": "x.pth"})
+    assert message(tmp_path, raw).startswith("student.architecture: args.checkpoint_path is not the network's")
+
+
+def test_statistics_of_8_bit_values_are_refused(tmp_path: Path) -> None:
+    raw = changed("student/normalisation/mean", [123, 116, 103])
+    assert message(tmp_path, raw).startswith("student.normalisation.mean.0 = 123: must be less than or equal to 1")

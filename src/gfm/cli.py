@@ -6,6 +6,7 @@ Heavy imports stay inside the commands, so that `gfm --help` is instant.
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -312,6 +313,12 @@ def main() -> None:
     stop_with_dvc()
     try:
         app(prog_name="gfm")
+    except SystemExit as ended:
+        # Lightning ends a training at SIGTERM by a SystemExit of its own without a code, which would pass for success.
+        if ended.code is None and type(ended) is not SystemExit:
+            print("gfm: stopped by SIGTERM; the same command goes on from the last checkpoint", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
+        raise
     except GfmError as error:
         print(f"gfm: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

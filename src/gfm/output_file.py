@@ -19,6 +19,7 @@ def write_whole(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():  # a pipe or a terminal must stay one
             path.write_text(text, encoding="utf-8")
             return
+        path = path.resolve()  # a link stays one
         unfinished = path.with_name(f".{path.name}.part")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)

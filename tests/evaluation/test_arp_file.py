@@ -73,6 +73,14 @@ def test_seeds_give_an_interval_that_is_the_same_every_time(gfm: Gfm) -> None:
         ("model,task,metric,score\nbase,t,f1,1\na,t,f1,1\na,u,f1,1\n", "base has no f1 on u, which a has"),
         ("model,task,metric,score\nbase,t,f1,0\na,t,f1,1\n", "base scores 0 on t, and ARP divides by it"),
         ('model,task\n"', "cannot be read as a CSV table"),
+        ("model,task,metric,score,seed\nbase,t,f1,1,s0\n", "row 1: seed = 's0' is no whole number"),
+        ("model,task,metric,score,seed\nbase,t,f1,1,0\nbase,t,f1,2,0\n", "base has two scores of f1 on t with seed 0"),
+        (
+            "model,task,metric,score,seed\nbase,t,f1,1,0\nbase,t,f1,1,1\nbase,t,iou,1,0\n",
+            "base on t has fewer seeds of iou than of its other metrics",
+        ),
+        ("model,task,metric,score\nbase,t,f1,1e300\n", "is no finite number"),
+        ("model,task,metric,score,score\nbase,t,f1,1,2\n", "has the column score twice"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_line(gfm: Gfm, text: str, told: str) -> None:
@@ -91,3 +99,26 @@ def test_a_pipe_is_written_to_and_a_folder_is_refused(gfm: Gfm) -> None:
     os.close(reader)
     code, _, err = gfm("arp", "published.csv", "--baseline", "swin", "--json", ".")
     assert code == 2 and "is a folder; give the path of a file" in err
+
+
+def test_a_model_without_a_training_fraction_is_not_compared(gfm: Gfm) -> None:
+    Path("f.csv").write_text(
+        "model,task,metric,score,fraction\nbase,t,f1,0.4,0.01\nbase,t,f1,0.8,0.1\nmine,t,f1,0.8,0.1\n"
+    )
+    code, out, _ = gfm("arp", "f.csv", "--baseline", "base")
+    assert code == 0 and "mine: no ARP, it lacks t f1 at 0.01" in out
+
+
+def test_spaces_make_no_other_model_and_seeds_may_be_written_large(gfm: Gfm) -> None:
+    rows = ["base , t,f1,1.0,0", "base,t ,f1,2.0,1", "mine,t,f1,1.5,0", "mine,t,f1,2.5,1"]
+    Path("s.csv").write_text("\n".join(["model,task,metric,score,Seed", *rows]))
+    assert gfm("arp", "s.csv", "--baseline", "base", "--json", "s.json")[0] == 0
+    found = json.loads(Path("s.json").read_text())
+    assert list(found) == ["base", "mine"] and found["mine"]["low"] is not None
+
+
+def test_the_table_itself_is_never_overwritten(gfm: Gfm) -> None:
+    Path("published.csv").write_text(PUBLISHED)
+    code, _, err = gfm("arp", "published.csv", "--baseline", "swin", "--json", "./published.csv")
+    assert code == 2 and "is the results table itself" in err
+    assert Path("published.csv").read_text() == PUBLISHED

@@ -109,6 +109,12 @@ def test_equal_scores_have_no_spread(tmp_path) -> None:
             "no model has results on all data sets of any group; m is nearest to Under 10m Resolution and lacks ",
         ),
         ([], None, "has no rows"),
+        ([*rgb(), rgb()[0]], None, "m has two scores on flair2 with seed 0; leave one out"),
+        (
+            [*rgb(), ("m", "flair2", "accuracy", 0.5, 9)],
+            None,
+            "flair2 is scored by mIoU and by accuracy",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_one_line(
@@ -127,3 +133,15 @@ def test_frozen_and_full_runs_in_one_file_are_refused(tmp_path, gfm) -> None:
     csv.write_text("\n".join([f"{lines[0]},frozen_or_full_ft", *marked]))
     code, _, err = gfm("leaderboard", csv, "--normalizer", normaliser)
     assert code == 2 and "frozen_or_full_ft is full_ft and frozen, boards of their own; split the file" in err
+
+
+def test_boards_in_several_files_are_not_ranked_together(tmp_path, gfm) -> None:
+    files = []
+    for kind in ("frozen", "full_ft"):
+        (tmp_path / kind).mkdir()
+        csv, normaliser = write(tmp_path / kind, rgb(kind))
+        head, *lines = csv.read_text().splitlines()
+        csv.write_text("\n".join([f"{head},frozen_or_full_ft", *(f"{line},{kind}" for line in lines)]))
+        files.append(csv)
+    code, _, err = gfm("leaderboard", *files, "--normalizer", normaliser)
+    assert code == 2 and "boards of their own; give them one at a time" in err

@@ -123,3 +123,16 @@ def test_two_processes_stop_together_at_a_budget_and_any_number_goes_on(teacher,
     subprocess.run(COMMAND, env=environment, check=True, timeout=LONGEST_S)
     assert json.loads((GFM / "run.json").read_text())["resumed_at_step"] == 20
     assert len(_losses()) == 6
+
+
+def test_a_training_ended_by_sigterm_says_so_and_is_no_success(teacher, environment, write_params):
+    write_params(pretrain={"epochs": 200, "checkpoint_steps": 1})
+    process = subprocess.Popen(COMMAND, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + LONGEST_S
+    while _latest_step() < 2:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.terminate()
+    _, told = process.communicate(timeout=LONGEST_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "gfm: stopped by SIGTERM; the same command goes on from the last checkpoint" in told

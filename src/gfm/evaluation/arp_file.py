@@ -41,7 +41,9 @@ def arp_of_file(path: Path, baseline: str, out: Path | None) -> None:
     metrics, or fractions, of a task are averaged within it first. A model without all of the baseline's scores has no
     ARP, and it is said what it lacks. DataError where the table cannot be used.
     """
-    table = read_scores(path, COLUMNS, "score")
+    if out is not None and out.exists() and out.samefile(path):
+        raise DataError(f"--json {out}: is the results table itself; give another file")
+    table = _with_seeds(_with_fractions(read_scores(path, COLUMNS, "score")), path)
     results, lacking = _comparable(table, baseline, path)
     performance = relative_performance(results, baseline)
     intervals = bootstrap_intervals(
@@ -62,6 +64,37 @@ def arp_of_file(path: Path, baseline: str, out: Path | None) -> None:
             say(f"{task} is the mean of {', '.join(metrics)}; leave rows out to score it by one of them.")
     if out is not None:
         write_whole(out, json.dumps({model: asdict(entry) for model, entry in found.items()}, indent=1) + "\n")
+
+
+def _with_fractions(table: pd.DataFrame) -> pd.DataFrame:
+    """A column `fraction` (of the training data) makes another metric of each of its values."""
+    if "fraction" not in table:
+        return table
+    return table.assign(metric=table["metric"] + " at " + table["fraction"].astype(str))
+
+
+def _with_seeds(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Seeds as whole numbers, each once a model, task and metric, and the same ones for all metrics of a task."""
+    named = [column for column in table if str(column).strip().lower() == "seed"]
+    if not named:
+        return table
+    seeds = pd.to_numeric(table[named[0]], errors="coerce").to_numpy(dtype=float)
+    wrong = np.flatnonzero(~(np.abs(seeds) < 2**53) | (seeds != np.floor(seeds)))
+    if len(wrong):
+        raise DataError(f"{path}: row {wrong[0] + 1}: seed = {table[named[0]].iloc[wrong[0]]!r} is no whole number")
+    table = table.drop(columns=named).assign(seed=seeds.astype("int64"))
+    twice = np.flatnonzero(table.duplicated([*COLUMNS, "seed"]))
+    if len(twice):
+        model, task, metric, seed = table.loc[twice[0], [*COLUMNS, "seed"]]
+        raise DataError(f"{path}: {model} has two scores of {metric} on {task} with seed {seed}; leave one out")
+    for (model, task), rows in table.groupby(["model", "task"], sort=False):
+        by_metric = {str(metric): set(own["seed"]) for metric, own in rows.groupby("metric", sort=False)}
+        if len({frozenset(own) for own in by_metric.values()}) > 1:
+            lacking = min(by_metric, key=lambda metric: len(by_metric[metric]))
+            raise DataError(
+                f"{path}: {model} on {task} has fewer seeds of {lacking} than of its other metrics; add them"
+            )
+    return table
 
 
 def _comparable(table: pd.DataFrame, baseline: str, path: Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:

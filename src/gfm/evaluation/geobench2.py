@@ -75,7 +75,7 @@ def read_normaliser(path: Path) -> dict[str, Range]:
         ranges = TypeAdapter(dict[str, tuple[float, float]]).validate_python(raw)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
         raise DataError(f"{path}: must map data sets to [min, max]: {' '.join(str(error).split())[:200]}") from None
     for dataset, (low, high) in ranges.items():
         if not (np.isfinite([low, high]).all() and low < high):
@@ -95,6 +95,13 @@ def read_submission(path: Path, ranges: Mapping[str, Range]) -> pd.DataFrame:
             raise DataError(
                 f"{path}: {column} is {' and '.join(map(str, values))}, boards of their own; split the file"
             )
+    for dataset, rows in table.groupby(DATASET, sort=False):
+        metrics = list(dict.fromkeys(rows[METRIC]))
+        if len(metrics) > 1:
+            raise DataError(f"{path}: {dataset} is scored by {' and by '.join(metrics)}; leave one out")
+    if "Seed" in table and table.duplicated([MODEL, DATASET, "Seed"]).any():
+        model, dataset, seed = table.loc[table.duplicated([MODEL, DATASET, "Seed"])].iloc[0][[MODEL, DATASET, "Seed"]]
+        raise DataError(f"{path}: {model} has two scores on {dataset} with seed {seed}; leave one out")
     for dataset in dict.fromkeys(table[DATASET]):
         if dataset not in DATASETS:
             raise DataError(f"{path}: {dataset} is no data set of GEO-Bench-2; those are {', '.join(DATASETS)}")

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from gfm.errors import DataError
 from gfm.evaluation.columns import aligned
-from gfm.evaluation.geobench2 import GROUPS, Board, GroupScore, read_normaliser, read_submission, score_groups
+from gfm.evaluation.geobench2 import (
+    GROUPS,
+    ONE_OF_A_KIND,
+    Board,
+    GroupScore,
+    read_normaliser,
+    read_submission,
+    score_groups,
+)
 from gfm.output_file import write_whole
 from gfm.progress import say
 
@@ -22,7 +30,13 @@ def leaderboard(files: Sequence[Path], normaliser: Path, out: Path | None) -> No
     submission's folder: `MODEL (FOLDER)`. DataError where no group is complete for any model.
     """
     ranges = read_normaliser(normaliser)
-    boards = {path: score_groups(read_submission(path, ranges)) for path in dict.fromkeys(files)}
+    submissions = {path: read_submission(path, ranges) for path in dict.fromkeys(files)}
+    for column in ONE_OF_A_KIND:
+        kinds = {str(table[column].iloc[0]): path for path, table in submissions.items() if column in table}
+        if len(kinds) > 1:
+            told = " and ".join(f"{kind} in {path}" for kind, path in kinds.items())
+            raise DataError(f"{column} is {told}: boards of their own; give them one at a time")
+    boards = {path: score_groups(table) for path, table in submissions.items()}
     whole = _together(boards)
     if not any(whole.scores.values()):
         model, lacks = next((model, lacks) for model, lacks in whole.lacking.items())

@@ -10,6 +10,8 @@ import pandas as pd
 
 from gfm.errors import DataError
 
+LARGEST = 1e100  # what is above it is no score, and would overflow in means
+
 
 def read_scores(path: Path, texts: Sequence[str], score: str) -> pd.DataFrame:
     """The CSV's rows with `texts` as text and `score` as float; other columns stay as they are.
@@ -18,22 +20,26 @@ def read_scores(path: Path, texts: Sequence[str], score: str) -> pd.DataFrame:
     or no finite number.
     """
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, compression=None)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors, and so is text that is not UTF-8
         raise DataError(f"{path}: cannot be read as a CSV table: {' '.join(str(error).split())}") from None
+    twice = [name for name in texts if f"{name}.1" in table] + ([score] if f"{score}.1" in table else [])
+    if twice:
+        raise DataError(f"{path}: has the column {twice[0]} twice")
     missing = [column for column in (*texts, score) if column not in table]
     if missing:
         raise DataError(f"{path}: has no column {missing[0]}; it has {', '.join(map(str, table.columns))}")
     if table.empty:
         raise DataError(f"{path}: has no rows")
     for column in texts:
-        empty = np.flatnonzero(table[column].str.strip() == "")
+        table[column] = table[column].str.strip()
+        empty = np.flatnonzero(table[column] == "")
         if len(empty):
             raise DataError(f"{path}: line {empty[0] + 2}: {column} is empty")
     numbers = pd.to_numeric(table[score], errors="coerce").to_numpy(dtype=float)
-    wrong = np.flatnonzero(~np.isfinite(numbers))
+    wrong = np.flatnonzero(~(np.abs(numbers) < LARGEST))
     if len(wrong):
         raise DataError(f"{path}: line {wrong[0] + 2}: {score} = {table[score].iloc[wrong[0]]!r} is no finite number")
     return table.assign(**{score: numbers})

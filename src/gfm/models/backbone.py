@@ -27,7 +27,7 @@ def build_backbone(architecture: str, args: Mapping[str, Any], *, image_px: int,
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0, in_chans=bands, **given)
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError, ArithmeticError, LookupError, OSError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"architecture {architecture} with {given}: timm refuses it: {reason}") from None
     # Convolutions follow their weights' layout; on CPUs MobileNetV2 trained 1.3 to 1.5 times as fast this way.

@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.section import LocalFile, Name, Scalar, Section
+from gfm.params.section import LocalFile, Name, Scalar, Section, Share
+
+# Arguments of timm.create_model that say more than what the network is.
+NOT_OF_THE_NETWORK = (
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+    "features_only",
+    "in_chans",
+    "num_classes",
+    "img_size",
+)
 
 
 class Architecture(Section):
@@ -18,12 +31,23 @@ class Architecture(Section):
     ] = {}  # timm model arguments; `img_size` is set from `image_px` where timm takes it
     image_px: PositiveInt = 192  # side of the square input
 
+    @model_validator(mode="after")
+    def _names_a_network_and_no_weights(self) -> Architecture:
+        if ":" in self.name:
+            raise ValueError(f"name = {self.name}: give timm's own name; weights from elsewhere are a kind of encoder")
+        taken = [key for key in NOT_OF_THE_NETWORK if key in self.args]
+        if taken:
+            raise ValueError(
+                f"args.{taken[0]} is not the network's: weights, bands and image size have keys of their own"
+            )
+        return self
+
 
 class Normalisation(Section):
     """Per-band mean and standard deviation of values in [0, 1] that an encoder was trained with."""
 
-    mean: list[float] = [0.485, 0.456, 0.406]
-    std: list[PositiveFloat] = [0.229, 0.224, 0.225]
+    mean: list[Share] = [0.485, 0.456, 0.406]
+    std: list[Annotated[float, Field(gt=0, le=1)]] = [0.229, 0.224, 0.225]
 
 
 class SupervisedTeacher(Section):

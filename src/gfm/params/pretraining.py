@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.section import Ascending, Listed, OpenShare, Section, Share
+from gfm.params.section import Ascending, Listed, OpenShare, Section, Seed, Share
 
 
 class Masking(Section):
@@ -76,7 +76,7 @@ class Probe(Section):
 class PretrainingBase(Section):
     """What every recipe has."""
 
-    seed: NonNegativeInt | None = None  # of all that it draws but the probe's images; None: the file's seed
+    seed: Seed | None = None  # of all that it draws but the probe's images; None: the file's seed
     start: Literal["random", "teacher"] = "random"  # the student's first weights; published: random
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 128  # images an optimiser step, over all processes

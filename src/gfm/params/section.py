@@ -12,6 +12,7 @@ from gfm.errors import GfmError
 # A YAML list is Python's list, which strict reading keeps apart from a tuple.
 Listed = Strict(False)
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imagery marks nodata with nan
 # Names become folder names, MLflow names and DVC stage names, so they stay plain.

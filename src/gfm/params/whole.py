@@ -5,21 +5,24 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from gfm.params.downstream import Task
-from gfm.params.encoders import EncoderFromElsewhere, Student, SupervisedTeacher, Teacher
+from gfm.params.encoders import EncoderFromElsewhere, Student, SupervisedTeacher, Teacher, TimmEncoder
 from gfm.params.geopile import ClassFoldersSource, Geopile, Splits, Validation
 from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
 from gfm.params.results import Carbon, Evaluate, Tracking
-from gfm.params.section import Name, Section
+from gfm.params.section import Name, Section, Seed
+
+# The last one is the folder beside the checkpoints that holds the teacher's features.
+RESERVED = ("random", "teacher", "teacher-features")
 
 
 class Params(Section):
     """The whole parameter file."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     paths: Paths = Paths()
     geopile: Geopile
@@ -112,9 +115,9 @@ class Params(Section):
     def _models_are_known(self) -> None:
         known = {"random", "teacher", *self.pretrain, *self.encoders}
         for section, names in (("pretrain", self.pretrain), ("encoders", self.encoders)):
-            for reserved in ("random", "teacher"):
-                if reserved in names:
-                    raise ValueError(f"{section}.{reserved} is a reserved model name; choose another")
+            for name in names:
+                if name.lower() in RESERVED:
+                    raise ValueError(f"{section}.{name} is a reserved model name; choose another")
         both = {name.lower() for name in self.pretrain} & {name.lower() for name in self.encoders}
         if both:
             raise ValueError(f"pretrain and encoders both name {min(both)}; rename one")
@@ -160,7 +163,13 @@ class Params(Section):
 
     def _normalisation_fits(self) -> None:
         bands = len(self.geopile.bands)
-        for where, norm in (("teacher", self.teacher.normalisation), ("student", self.student.normalisation)):
+        declared = [("teacher", self.teacher.normalisation), ("student", self.student.normalisation)]
+        declared += [
+            (f"encoders.{name}", encoder.normalisation)
+            for name, encoder in self.encoders.items()
+            if isinstance(encoder, TimmEncoder)
+        ]
+        for where, norm in declared:
             if len(norm.mean) != bands or len(norm.std) != bands:
                 raise ValueError(
                     f"{where}.normalisation has {len(norm.mean)} means and {len(norm.std)} stds for {bands} bands"

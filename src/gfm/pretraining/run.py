@@ -114,8 +114,8 @@ def pretrain(params: Params, name: str) -> None:
             history=module.history,
             pictures={picture: CAPTIONS[picture] for picture in pictures},
         )
-    checkpoint.remove()
     register_encoder(params, tracked, final)
+    checkpoint.remove()  # last: a kill before it costs the steps since the checkpoint, not the training
     say(
         f"{final}: {run.epochs} epochs of {len(job.train)} images in {energy.seconds:.0f} s, "
         f"{progress.rate:.0f} images/s; loss {module.history.rows[0]['train_loss']} -> {metrics['train_loss']}"

@@ -144,7 +144,7 @@ class TimedCheckpoint(BetweenSteps):
     def tracked_run(self) -> str | None:
         """The run in MLflow that the checkpoints are of, if one was recorded; ask after `find`."""
         file = self.folder / RUN_FILE
-        return file.read_text(encoding="utf-8") if file.exists() else None
+        return file.read_text(encoding="utf-8", errors="replace").strip() or None if file.exists() else None
 
     def belongs_to(self, run_id: str | None) -> None:
         """Remember the run in MLflow, for the training that resumes from the checkpoints."""
