@@ -136,3 +136,12 @@ def test_an_output_takes_the_place_of_folders_only(tmp_path: Path, monkeypatch: 
     with pytest.raises(GfmError, match="target: is not a folder"):
         write_sample(target)
     assert target.lstat() == before
+
+
+def test_every_line_that_opens_an_encoder_by_timm_loads_its_weights() -> None:
+    """Without `pretrained=True` timm builds the network of a folder with random weights, and says nothing."""
+    root = Path(__file__).parents[1]
+    texts = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    lines = [line for path in texts for line in path.read_text(encoding="utf-8").splitlines()]
+    opened = [line for line in lines if 'create_model("local-dir:' in line]
+    assert opened and all("pretrained=True" in line for line in opened)
