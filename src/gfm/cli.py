@@ -76,7 +76,7 @@ def check(params: ParamsFile = DEFAULT) -> None:
     loaded = _load(params)
     check_tracked(params, loaded)
     check_requirements(loaded)
-    from gfm.pretraining.rehearsal import check_networks  # torch: after what can be said without it
+    from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
 
     check_networks(loaded, params.parent)
     print(
@@ -144,7 +144,7 @@ def encoder(
     """Make an encoder from published weights that the parameters declare."""
     loaded = _load(params)
     _known("encoders", name, loaded.encoders)
-    from gfm.pretraining.elsewhere import make_encoder
+    from gfm.pretraining.published_encoder import make_encoder
 
     make_encoder(loaded, name)
 
@@ -316,7 +316,7 @@ def main() -> None:
     except SystemExit as ended:
         # Lightning ends a training at SIGTERM by a SystemExit of its own without a code, which would pass for success.
         if ended.code is None and type(ended) is not SystemExit:
-            print("gfm: stopped by SIGTERM; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("gfm: stopped by SIGTERM before its end; run the same command again", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM)
         raise
     except GfmError as error:

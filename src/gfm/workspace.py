@@ -15,6 +15,7 @@ import yaml
 
 from gfm.errors import GfmError
 from gfm.layout import EXPECTATIONS
+from gfm.output_file import write_whole
 from gfm.params import PARAMS_FILE, Params, load, rebase
 from gfm.progress import say
 
@@ -195,9 +196,7 @@ def _write(path: Path, text: str) -> None:
     """Write atomically, and not at all where nothing changed: file times stay true."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, text)
 
 
 class _PlainDumper(yaml.SafeDumper):

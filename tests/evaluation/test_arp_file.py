@@ -71,7 +71,7 @@ def test_seeds_give_an_interval_that_is_the_same_every_time(gfm: Gfm) -> None:
         ("model,task,metric,score\nbase,,f1,1\n", "line 2: task is empty"),
         ("model,task,metric,score\na,t,f1,1\nb,t,f1,1\n", "has no model base; --baseline can be one of a, b"),
         ("model,task,metric,score\nbase,t,f1,1\na,t,f1,1\na,u,f1,1\n", "base has no f1 on u, which a has"),
-        ("model,task,metric,score\nbase,t,f1,0\na,t,f1,1\n", "base scores 0 on t, and ARP divides by it"),
+        ("model,task,metric,score\nbase,t,f1,0\na,t,f1,1\n", "base scores 0 on task t, and ARP divides by it"),
         ('model,task\n"', "cannot be read as a CSV table"),
         ("model,task,metric,score,seed\nbase,t,f1,1,s0\n", "row 1: seed = 's0' is no whole number"),
         ("model,task,metric,score,seed\nbase,t,f1,1,0\nbase,t,f1,2,0\n", "base has two scores of f1 on t with seed 0"),

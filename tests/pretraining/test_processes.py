@@ -135,4 +135,4 @@ def test_a_training_ended_by_sigterm_says_so_and_is_no_success(teacher, environm
     process.terminate()
     _, told = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "gfm: stopped by SIGTERM; the same command goes on from the last checkpoint" in told
+    assert "gfm: stopped by SIGTERM before its end; run the same command again" in told

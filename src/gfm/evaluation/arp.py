@@ -45,7 +45,7 @@ def task_means(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
     models = [str(model) for model in results["model"].unique()]
     tasks = [str(task) for task in results["task"].unique()]
     if baseline not in models:
-        raise DataError(f"no scores of the baseline {baseline}; evaluate.baseline can be one of {', '.join(models)}")
+        raise DataError(f"no scores of the baseline {baseline}; it can be one of {', '.join(models)}")
     metrics = results.groupby(["task", "metric", "model"], sort=False)["score"].mean().unstack("model")[models]
     rows, columns = np.nonzero(~np.isfinite(metrics.to_numpy()))
     if len(rows):
@@ -59,6 +59,6 @@ def task_means(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
         if score <= 0:
             raise DataError(
                 f"the baseline {baseline} scores {score:.4g} on task {task}, and ARP divides by it; "
-                f"train it longer (tasks.{task}.finetune), choose another evaluate.baseline, or remove the task"
+                "choose another baseline, train it longer, or leave the task out"
             )
     return means

@@ -45,7 +45,10 @@ def arp_of_file(path: Path, baseline: str, out: Path | None) -> None:
         raise DataError(f"--json {out}: is the results table itself; give another file")
     table = _with_seeds(_with_fractions(read_scores(path, COLUMNS, "score")), path)
     results, lacking = _comparable(table, baseline, path)
-    performance = relative_performance(results, baseline)
+    try:
+        performance = relative_performance(results, baseline)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     intervals = bootstrap_intervals(
         results, baseline, resamples=Evaluate().bootstrap, confidence=CONFIDENCE, seed=SEED
     ).arp
@@ -116,10 +119,6 @@ def _comparable(table: pd.DataFrame, baseline: str, path: Path) -> tuple[pd.Data
     lacking = {model: [" ".join(pair) for pair in wanted if pair not in own[model]] for model in models}
     lacking = {model: pairs for model, pairs in lacking.items() if pairs}
     kept = table[~table["model"].isin(list(lacking))]
-    scores = kept.loc[kept["model"] == baseline].groupby("task")["score"].mean()
-    if (scores <= 0).any():
-        task = str(scores.index[int(np.argmax(scores.to_numpy() <= 0))])
-        raise DataError(f"{path}: the baseline {baseline} scores {scores[task]:g} on {task}, and ARP divides by it")
     return kept.reset_index(drop=True), lacking
 
 

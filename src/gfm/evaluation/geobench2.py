@@ -42,7 +42,7 @@ DATASETS = tuple(sorted({member for members in GROUPS.values() for member in mem
 BIOMASSTERS, RMSE = "biomassters", "rmse"
 BIOMASSTERS_STD = 0.2537951171398163  # of its targets: an RMSE becomes the score 1 - RMSE x this
 MODEL, DATASET, METRIC, SCORE = "backbone", "dataset", "Metric", "test metric"  # columns of a submission
-ONE_OF_A_KIND = ("frozen_or_full_ft", "partition name")  # columns that hold one value: other values are another board
+BOARD_COLUMNS = ("frozen_or_full_ft", "partition name")  # columns that hold one value: other values are another board
 REPEATS, FIRST_SEED = 100, 100
 TRIM = 0.25  # of each side
 CONFIDENCE = 0.95
@@ -89,7 +89,7 @@ def read_submission(path: Path, ranges: Mapping[str, Range]) -> pd.DataFrame:
     DataError for a data set that is not in the benchmark or in the normaliser, and for rows of several boards.
     """
     table = read_scores(path, (MODEL, DATASET, METRIC), SCORE)
-    for column in ONE_OF_A_KIND:
+    for column in BOARD_COLUMNS:
         values = list(dict.fromkeys(table.get(column, [])))
         if len(values) > 1:
             raise DataError(

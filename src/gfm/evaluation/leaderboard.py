@@ -11,8 +11,8 @@ from pathlib import Path
 from gfm.errors import DataError
 from gfm.evaluation.columns import aligned
 from gfm.evaluation.geobench2 import (
+    BOARD_COLUMNS,
     GROUPS,
-    ONE_OF_A_KIND,
     Board,
     GroupScore,
     read_normaliser,
@@ -31,7 +31,7 @@ def leaderboard(files: Sequence[Path], normaliser: Path, out: Path | None) -> No
     """
     ranges = read_normaliser(normaliser)
     submissions = {path: read_submission(path, ranges) for path in dict.fromkeys(files)}
-    for column in ONE_OF_A_KIND:
+    for column in BOARD_COLUMNS:
         kinds = {str(table[column].iloc[0]): path for path, table in submissions.items() if column in table}
         if len(kinds) > 1:
             told = " and ".join(f"{kind} in {path}" for kind, path in kinds.items())

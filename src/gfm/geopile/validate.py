@@ -11,6 +11,7 @@ from gfm.errors import DataError
 from gfm.geopile.expectations import CRITICAL, Check, Checker, read_suite
 from gfm.geopile.expected_tables import Subject, subjects
 from gfm.layout import EXPECTATIONS, REPORTS, VALIDATION
+from gfm.output_file import write_whole
 from gfm.progress import say
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ def _write(path: Path, checks: Sequence[Check]) -> None:
         "warnings": [_line(check) for check in failed if check.severity != CRITICAL],
         "checks": [check.as_dict() for check in checks],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def _line(check: Check) -> str:

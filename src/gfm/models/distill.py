@@ -38,7 +38,7 @@ class Places(TypedDict):
     name: str
 
 
-class BesideTeacher(nn.Module):
+class TeacherFollower(nn.Module):
     """What a student that follows a frozen teacher has: both taps, and the teacher's feature of an image.
 
     The teacher sees the whole image resized to `teacher_px`, stays in eval mode and gets no gradient. GfmError names
@@ -64,7 +64,7 @@ class BesideTeacher(nn.Module):
         return teacher_feature(self.teacher, self.teacher_tap, self.teacher_px, image) if feature is None else feature
 
 
-class WholeImageDistillation(BesideTeacher):
+class WholeImageDistillation(TeacherFollower):
     """A student whose pooled features follow a frozen teacher's on the same image, nothing masked.
 
     forward(image, feature) takes a float image (B, C, H, W) in [0, 1] and, where they are known already, the teacher's

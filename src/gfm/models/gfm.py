@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from gfm.models.distill import BesideTeacher, FeatureDistillation, Places
+from gfm.models.distill import FeatureDistillation, Places, TeacherFollower
 from gfm.models.encoder import Encoder
 from gfm.models.simmim import masked_l1, pixel_decoder
 from gfm.models.student import MaskedEncoder
@@ -34,7 +34,7 @@ class Outputs:
     reconstruction: Tensor  # (B, bands, H, W), normalised as the student's input
 
 
-class StudentTeacher(BesideTeacher):
+class StudentTeacher(TeacherFollower):
     """A student that fills in masked blocks and follows a frozen teacher that sees the whole image.
 
     forward(image, mask, feature) takes a float image (B, C, H, W) in [0, 1], a bool block mask (B, h, w), True where

@@ -101,7 +101,7 @@ class CheckpointEncoder(Section):
 
 
 Teacher = Annotated[SupervisedTeacher | TimmEncoder, Field(discriminator="kind")]
-EncoderFromElsewhere = Annotated[TimmEncoder | CheckpointEncoder, Field(discriminator="kind")]
+PublishedEncoder = Annotated[TimmEncoder | CheckpointEncoder, Field(discriminator="kind")]
 
 
 class Student(Section):

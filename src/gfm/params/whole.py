@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gfm.params.downstream import Task
-from gfm.params.encoders import EncoderFromElsewhere, Student, SupervisedTeacher, Teacher, TimmEncoder
+from gfm.params.encoders import PublishedEncoder, Student, SupervisedTeacher, Teacher, TimmEncoder
 from gfm.params.geopile import ClassFoldersSource, Geopile, Splits, Validation
 from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
@@ -30,7 +30,7 @@ class Params(Section):
     validation: Validation = Validation()
     teacher: Teacher
     student: Student = Student()
-    encoders: dict[Name, EncoderFromElsewhere] = {}  # published weights that `models` may name
+    encoders: dict[Name, PublishedEncoder] = {}  # published weights that `models` may name
     pretrain: dict[Name, Pretraining] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
     models: list[Name] = ["random", "teacher", "gfm"]  # compared on every task

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from gfm.output_file import write_whole
 from gfm.tracking.store import STATE, TrackingError
 
 VARIABLE = "GFM_PIPELINE_RUN"  # a run id set by whoever starts the stages; otherwise the file below names the run
@@ -129,6 +130,4 @@ def _noted() -> dict[str, str]:
 
 
 def _write(noted: dict[str, str]) -> None:
-    fresh = FILE.with_name(f"{FILE.name}.new")
-    fresh.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(FILE)
+    write_whole(FILE, json.dumps(noted, indent=1) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gfm.errors import GfmError
-from gfm.pretraining.rehearsal import check_networks
+from gfm.pretraining.network_check import check_networks
 
 WEIGHTS = {"kind": "timm", "weights": "lost.safetensors", "sha256": "ab", "licence": "x", "architecture": {}}
 
