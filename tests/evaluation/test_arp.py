@@ -77,7 +77,9 @@ def test_a_task_that_the_baseline_lacks_is_named_too() -> None:
 
 
 def test_a_baseline_that_scores_zero_says_what_to_do() -> None:
-    with pytest.raises(DataError, match=r"the baseline swin scores 0 on task change.*choose another baseline, train it longer"):
+    with pytest.raises(
+        DataError, match=r"the baseline swin scores 0 on task change.*choose another baseline, train it longer"
+    ):
         relative_performance(long_table([("change", "f1", 0.0, 0.3)]), "swin")
 
 
