@@ -14,6 +14,7 @@ ENCODERS = Path("models/encoders")
 TASK_MODELS = Path("models/tasks")
 REPORTS = Path("reports")
 VALIDATION = REPORTS / "validation.json"
+VALIDATION_PASSED = REPORTS / "validation_passed.txt"  # the same bytes for any data: trainings wait for it
 RESULTS = REPORTS / "results.csv"
 REPORT = REPORTS / "report.html"
 

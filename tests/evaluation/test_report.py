@@ -137,7 +137,7 @@ def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> Non
 
 def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
     content = json.loads((evaluated / "reports/arp.json").read_text())
-    assert list(content) == ["baseline", "confidence", "models"]
+    assert list(content) == ["baseline", "undefined", "confidence", "models"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
     assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method", "grid"]
@@ -203,6 +203,30 @@ def test_what_weakens_the_numbers_is_said_on_the_page(
     out = capsys.readouterr().out
     assert re.search(r"^ARP, % .* \+9\.75 \(no interval\)$", out, re.MULTILINE)
     assert "| gfm: codecarbon 3.3.2: CPU by its load; not measured: codecarbon is not installed" in out
+
+
+def test_a_baseline_that_scores_zero_leaves_everything_but_arp(
+    fabricate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    workspace = fabricate()
+    workspace.write_run("change", "teacher", (0.0, 0.0, 0.0))
+    evaluate(workspace.params)
+    print_results(workspace.params)
+    why = "The baseline teacher scores 0 on task change, and ARP divides by it; choose another baseline"
+    text, out = words(Path("reports/report.html").read_text()), capsys.readouterr().out
+    assert f"ARP is not defined {why}" in text and f"ARP is not defined. {why}" in out
+    assert "ARP is not drawn against kg CO2eq: it is not defined" in text
+    assert re.search(r"^ARP, %( +not defined){3}$", out, re.MULTILINE)
+    assert re.search(r"^change \(f1\) +0.213 ±0.035 +0.000 ±0.000 +0.407 ±0.025$", out, re.MULTILINE)
+    assert "change,f1,0.430000,2" in Path("reports/results.csv").read_text()
+    found = json.loads(Path("reports/arp.json").read_text())
+    assert found["undefined"].startswith("the baseline teacher scores 0")
+    assert [entry["arp"] for entry in found["models"].values()] == [None, None, None]
+    assert found["models"]["gfm"]["kwh"] > 0
+    assert json.loads(Path("reports/metrics.json").read_text())["arp"] == {"random": None, "gfm": None}
+    drawn = {path.name for path in Path("reports/figures").iterdir()}
+    assert "learning-change.png" in drawn and not drawn & {"arp.png", "contributions.png", "arp-carbon.png"}
 
 
 def test_a_missing_stage_is_named_and_leaves_no_report(workspace: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from gfm.errors import DataError
 from gfm.geopile.splits import split
 from gfm.geopile.validate import FAILED, validate
-from gfm.layout import COLLECTION, COLLECTION_SPLIT, EXPECTATIONS, MANIFEST, VALIDATION
+from gfm.layout import COLLECTION, COLLECTION_SPLIT, EXPECTATIONS, MANIFEST, VALIDATION, VALIDATION_PASSED
 from gfm.params import Params
 
-SUITES = Path(__file__).parents[2] / "expectations"
+ROOT = Path(__file__).parents[2]
+SUITES = ROOT / "expectations"
+TRAININGS = ("teacher", "pretrain", "finetune")
 INDEX = Path("data/tasks/t.parquet")
 SUMMARY = COLLECTION / "summary.json"
 
@@ -42,7 +46,7 @@ def findings(params: Params) -> list[str]:
     """The critical findings' lines, after the chain was stopped for them."""
     with pytest.raises(DataError, match="validation failed"):
         validate(params)
-    assert not VALIDATION.exists()
+    assert not VALIDATION.exists() and not VALIDATION_PASSED.exists()
     report = json.loads(FAILED.read_text())
     assert report["success"] is False
     return list(report["critical"])
@@ -221,6 +225,23 @@ def test_the_same_data_give_the_same_report(whole: Params) -> None:
     checks = json.loads(first)["checks"]
     assert {check["suite"] for check in checks} == {"manifest", "sources", "splits", "tasks"}
     assert set(checks[0]) >= {"suite", "expectation", "column", "severity", "success", "observed", "unexpected"}
+
+
+def test_one_more_task_leaves_what_trainings_depend_on_as_it_was(whole: Params) -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    deps = {dep for stage in TRAININGS for dep in stages[stage]["deps"] if dep.startswith(("data/splits", "reports/"))}
+    assert len(deps) == 2  # the split, and that the data were found good
+
+    def made(params: Params) -> dict[str, bytes]:
+        split(params)
+        validate(params)
+        return {dep: Path(dep).read_bytes() for dep in deps}
+
+    before, validated = made(whole), VALIDATION.read_bytes()
+    for suffix in (".parquet", ".json"):
+        shutil.copy(INDEX.with_suffix(suffix), INDEX.with_name(f"another{suffix}"))
+    assert made(whole.model_copy(update={"tasks": {**whole.tasks, "another": whole.tasks["t"]}})) == before
+    assert VALIDATION.read_bytes() != validated  # it was looked at
 
 
 def test_a_mended_chain_leaves_no_failure_report(whole: Params) -> None:

@@ -10,6 +10,10 @@ import pandas as pd
 from gfm.errors import DataError
 
 
+class UndefinedARP(DataError):
+    """The baseline scores zero or less on a task, so that nothing is relative to it."""
+
+
 @dataclass(frozen=True)
 class RelativePerformance:
     """ARP of one model in percent, and what each task adds to it (the contributions sum to `arp`)."""
@@ -25,11 +29,17 @@ def relative_performance(results: pd.DataFrame, baseline: str) -> dict[str, Rela
     are better. Seeds are averaged first, then the metrics of a task, then the tasks. A contribution is a task's
     relative gain divided by the number of tasks. Models and tasks keep the table's order.
 
-    Raises DataError when the baseline is not in the table, scores zero or less on a task (nothing is relative to it),
-    or when a model lacks a task or a metric that the baseline has, or the other way round.
+    Raises UndefinedARP when the baseline scores zero or less on a task, DataError when it is not in the table, or when
+    a model lacks a task or a metric that the baseline has, or the other way round.
     """
     means = task_means(results, baseline)
     reference = means[baseline]
+    for task, score in zip(means.index, reference.to_numpy(), strict=True):
+        if score <= 0:
+            raise UndefinedARP(
+                f"the baseline {baseline} scores {score:.4g} on task {task}, and ARP divides by it; "
+                "choose another baseline, train it longer, or leave the task out"
+            )
     gains = 100 * (means.sub(reference, axis=0)).div(reference, axis=0) / len(means)
     return {
         str(model): RelativePerformance(
@@ -41,7 +51,7 @@ def relative_performance(results: pd.DataFrame, baseline: str) -> dict[str, Rela
 
 
 def task_means(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Mean score of every task (rows) and model (columns), after the checks that ARP needs."""
+    """Mean score of every task (rows) and model (columns); DataError where a model or the baseline lacks one."""
     models = [str(model) for model in results["model"].unique()]
     tasks = [str(task) for task in results["task"].unique()]
     if baseline not in models:
@@ -54,11 +64,4 @@ def task_means(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
             f"{models[columns[0]]} has no {metric} score on task {task}, which other models have; "
             f"ARP compares models on the same tasks: fine-tune it, or leave it out of `models`"
         )
-    means = metrics.groupby(level="task", sort=False).mean().loc[tasks]
-    for task, score in zip(tasks, means[baseline].to_numpy(), strict=True):
-        if score <= 0:
-            raise DataError(
-                f"the baseline {baseline} scores {score:.4g} on task {task}, and ARP divides by it; "
-                "choose another baseline, train it longer, or leave the task out"
-            )
-    return means
+    return metrics.groupby(level="task", sort=False).mean().loc[tasks]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gfm.evaluation.arp import RelativePerformance, relative_performance
+from gfm.evaluation.arp import RelativePerformance, UndefinedARP, relative_performance
 from gfm.evaluation.bootstrap import Intervals, bootstrap_intervals
 from gfm.evaluation.scores import primary_only
 from gfm.params import Params
@@ -16,23 +16,21 @@ from gfm.params import Params
 class Assessment:
     """Scores by task and model, ARP and intervals, all on each task's primary metric of the test split."""
 
+    models: list[str]
     baseline: str
     confidence: float
     metrics: dict[str, str]  # task -> primary metric
     means: dict[tuple[str, str], float]  # (task, model) -> mean over seeds
     seeds: dict[tuple[str, str], int]  # (task, model) -> number of seeds
-    performance: dict[str, RelativePerformance]
+    performance: dict[str, RelativePerformance]  # empty where ARP is not defined
+    undefined: str  # why it is not
     intervals: Intervals
     too_small: list[str]  # tasks that no conclusion may be drawn from; they count in ARP as the others do
-    firm: tuple[dict[str, RelativePerformance], Intervals] | None  # without them; None: there are none, or no others
+    firm: tuple[dict[str, RelativePerformance], Intervals] | None  # without them; None: no ARP, or none to leave out
 
     @property
     def level(self) -> str:
         return f"{100 * self.confidence:g} %"
-
-    @property
-    def models(self) -> list[str]:
-        return list(self.performance)
 
     @property
     def tasks(self) -> list[str]:
@@ -47,7 +45,8 @@ class Assessment:
 def assess(params: Params, results: pd.DataFrame, metrics: dict[str, str]) -> Assessment:
     """Judge a long results table by the primary `metrics` of its tasks.
 
-    Raises DataError where ARP cannot be computed (see `relative_performance`).
+    Where the baseline scores zero on a task there is no ARP, and everything else. Raises DataError where models were
+    not scored on the same tasks (see `relative_performance`).
     """
     primary = primary_only(results, metrics)
     cells = {
@@ -58,21 +57,30 @@ def assess(params: Params, results: pd.DataFrame, metrics: dict[str, str]) -> As
     baseline, confidence = params.evaluate.baseline, params.evaluate.confidence
     too_small = [task for task in metrics if params.tasks[task].too_small]
 
-    def judge(table: pd.DataFrame) -> tuple[dict[str, RelativePerformance], Intervals]:
-        return relative_performance(table, baseline), bootstrap_intervals(
+    def spread(table: pd.DataFrame) -> Intervals:
+        return bootstrap_intervals(
             table, baseline, resamples=params.evaluate.bootstrap, confidence=confidence, seed=params.seed
         )
 
-    performance, intervals = judge(primary)
-    some = 0 < len(too_small) < len(metrics)
+    performance, undefined = {}, ""
+    try:
+        performance = relative_performance(primary, baseline)
+    except UndefinedARP as error:
+        undefined = str(error)
+    firm = None
+    if performance and 0 < len(too_small) < len(metrics):
+        others = primary[~primary["task"].isin(too_small)]
+        firm = relative_performance(others, baseline), spread(others)
     return Assessment(
+        models=[str(model) for model in primary["model"].unique()],
         baseline=baseline,
         confidence=confidence,
         metrics=metrics,
         means={cell: float(scores.mean()) for cell, scores in cells.items()},
         seeds={cell: len(scores) for cell, scores in cells.items()},
         performance=performance,
-        intervals=intervals,
+        undefined=undefined,
+        intervals=spread(primary),
         too_small=too_small,
-        firm=judge(primary[~primary["task"].isin(too_small)]) if some else None,
+        firm=firm,
     )

@@ -77,27 +77,33 @@ def _evaluate(params: Params) -> None:
 def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
     """The content of arp.json, models and tasks in the order of the parameters; null where there is no figure."""
     models: dict[str, JsonValue] = {}
-    for model, entry in assessment.performance.items():
-        interval = assessment.intervals.arp[model]
+    for model in assessment.models:
+        entry, interval = assessment.performance.get(model), assessment.intervals.arp[model]
         models[model] = {
-            "arp": round(entry.arp, 4),
+            "arp": None if entry is None else round(entry.arp, 4),
             "low": None if interval is None else round(interval.low, 4),
             "high": None if interval is None else round(interval.high, 4),
-            "contributions": {task: round(value, 4) for task, value in entry.contributions.items()},
+            "contributions": {task: round(value, 4) for task, value in entry.contributions.items()} if entry else {},
             "kg_co2eq": _rounded(spent[model].kg_co2eq),
             "kwh": _rounded(spent[model].kwh),
             "energy_method": "; ".join(spent[model].methods),
             "grid": "; ".join(spent[model].grids),
         }
-    return {"baseline": assessment.baseline, "confidence": assessment.confidence, "models": models}
+    return {
+        "baseline": assessment.baseline,
+        "undefined": assessment.undefined,
+        "confidence": assessment.confidence,
+        "models": models,
+    }
 
 
 def _metrics(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
     """The content of metrics.json: what `dvc metrics show` and `dvc metrics diff` tell in one short row."""
-    models = assessment.performance
+    others = [model for model in assessment.models if model != assessment.baseline]
+    found = {model: entry.arp for model, entry in assessment.performance.items()}
     return {
-        "arp": {model: round(entry.arp, 2) for model, entry in models.items() if model != assessment.baseline},
-        "kwh": {model: _rounded(spent[model].kwh) for model in models},
+        "arp": {model: round(found[model], 2) if model in found else None for model in others},
+        "kwh": {model: _rounded(spent[model].kwh) for model in assessment.models},
     }
 
 

@@ -67,7 +67,7 @@ def draw_figures(
             ),
         ]
     points = {m: (kg, performance[m].arp) for m in performance if (kg := costs[m].kg_co2eq) is not None}
-    if len(points) == len(performance):
+    if points and len(points) == len(performance):
         drawn["carbon"] = [
             _draw(
                 "arp-carbon",
@@ -131,7 +131,8 @@ def render_report(
         few_seeds=FEW_SEEDS if min(assessment.seeds.values()) < FEW_SEEDS else None,
         confidence=assessment.level,
         resamples=f"{params.evaluate.bootstrap:,}",
-        no_interval=[{"model": model, "why": why} for model, why in assessment.intervals.reasons.items()],
+        undefined=assessment.undefined,
+        no_interval=[] if assessment.undefined else list(assessment.intervals.reasons.items()),
         figures=drawn,
         **_pictures(assessment),
         methods=sorted({method for cost in costs.values() for method in cost.methods}),
@@ -164,9 +165,13 @@ def _rows(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
 
 
 def _arp_cells(assessment: Assessment) -> list[dict[str, Any]]:
-    top = max(entry.arp for entry in assessment.performance.values())
+    top = max((entry.arp for entry in assessment.performance.values()), default=None)
     cells = []
-    for model, entry in assessment.performance.items():
+    for model in assessment.models:
+        entry = assessment.performance.get(model)
+        if entry is None:
+            cells.append({"value": "not defined", "bounds": "", "best": False})
+            continue
         interval = assessment.intervals.arp[model] if model != assessment.baseline else None
         cells.append(
             {

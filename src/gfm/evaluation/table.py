@@ -65,9 +65,11 @@ def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str
             row.append(f"{assessment.means[task, model]:.3f}" + (f" ±{interval.half:.3f}" if interval else ""))
         rows.append(row)
     arp = ["ARP, %"]
-    for model, entry in assessment.performance.items():
-        interval = assessment.intervals.arp[model]
-        if model == baseline:
+    for model in assessment.models:
+        entry, interval = assessment.performance.get(model), assessment.intervals.arp[model]
+        if entry is None:
+            arp.append("not defined")
+        elif model == baseline:
             arp.append("0")
         else:
             bounds = f"[{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "(no interval)"

@@ -31,6 +31,8 @@ class Verdict:
 
 def verdict(assessment: Assessment) -> Verdict:
     """Name the model with the highest ARP and say only what its interval supports."""
+    if assessment.undefined:
+        return Verdict("ARP is not defined", f"{assessment.undefined[0].upper()}{assessment.undefined[1:]}.")
     baseline = assessment.baseline
     rivals = sorted(
         (model for model in assessment.models if model != baseline),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gfm.errors import DataError
 from gfm.geopile.expectations import CRITICAL, Check, Checker, read_suite
 from gfm.geopile.expected_tables import Subject, subjects
-from gfm.layout import EXPECTATIONS, REPORTS, VALIDATION
+from gfm.layout import EXPECTATIONS, REPORTS, VALIDATION, VALIDATION_PASSED
 from gfm.output_file import write_whole
 from gfm.progress import say
 
@@ -22,7 +22,7 @@ _IN_ERROR = 8  # findings named in the error
 
 
 def validate(params: Params) -> None:
-    """Write reports/validation.json and print what was found.
+    """Write reports/validation.json, and that nothing critical was found, and print what was found.
 
     Raises DataError, naming what and where, when a critical expectation fails; the report is then in FAILED.
     """
@@ -30,7 +30,10 @@ def validate(params: Params) -> None:
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == CRITICAL]
     _write(FAILED if critical else VALIDATION, checks)
-    (VALIDATION if critical else FAILED).unlink(missing_ok=True)
+    for outdated in (VALIDATION, VALIDATION_PASSED) if critical else (FAILED,):
+        outdated.unlink(missing_ok=True)
+    if not critical:
+        write_whole(VALIDATION_PASSED, "no critical finding\n")
     if failed:
         say(_table(failed))
     say(f"{len(checks)} expectations: {len(critical)} critical findings, {len(failed) - len(critical)} warnings")
