@@ -22,6 +22,7 @@ FOUNDATION = {
     "compute",
     "lightning_progress",
     "dvc_stage",
+    "raw_imagery",
 }
 MIDDLE = {"models", "imagery", "tracking"}
 UPPER = {"geopile", "pretraining", "downstream", "evaluation", "inference", "sample", "workspace"}

@@ -128,7 +128,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ),
         (
             "teacher",
-            TIMM | {"weights": "hub", "sha256": "ab"},
+            TIMM | {"weights": "hub", "sha256": "ab" * 32},
             "teacher: sha256 is for a local weights file; timm checks what it fetches from the hub",
         ),
     ],
@@ -283,7 +283,7 @@ def test_values_cannot_change_after_loading() -> None:
 
 
 def test_moving_a_file_moves_the_paths_relative_to_it_and_nothing_else(tmp_path: Path) -> None:
-    raw = changed("teacher", TIMM | {"weights": "weights/a.safetensors", "sha256": "ab"}) | {
+    raw = changed("teacher", TIMM | {"weights": "weights/a.safetensors", "sha256": "ab" * 32}) | {
         "paths": {"raw": "../imagery"}
     }
     moved = rebase(raw, tmp_path / "configs", tmp_path / "work" / "space")

@@ -27,7 +27,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["paths"] = {"raw": "../../imagery"}
     (home / "configs/other.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
-    (tmp_path / "imagery").mkdir()
+    declared = [*raw["geopile"]["sources"].values(), *(task["data"] for task in raw["tasks"].values())]
+    for one in declared:
+        (tmp_path / "imagery" / one["root"]).mkdir(parents=True)
     (tmp_path / "imagery/a.tif").write_bytes(b"1")
     (home / ".gitignore").write_text("/workspaces/\n", encoding="utf-8")
     git = ["git", "-C", str(home), "-c", "user.name=a", "-c", "user.email=b"]
@@ -98,6 +100,7 @@ def test_a_parameter_file_without_paths_still_means_the_imagery_beside_it(reposi
     raw = yaml.safe_load(config.read_text(encoding="utf-8"))
     del raw["paths"]
     config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    shutil.copytree(repository.parent / "imagery", repository / "configs/data/raw")
     make_workspace(config, Path("workspaces/other"))
     found = load(Path("workspaces/other/params.yaml")).paths.raw.path
     assert (repository / "workspaces/other" / found).resolve() == repository / "configs/data/raw"
@@ -127,6 +130,8 @@ def test_a_workspace_gets_what_dvc_yaml_tracks_and_its_parameter_file_leaves_to_
     config = Path("configs/other.yaml")
     raw = yaml.safe_load(config.read_text(encoding="utf-8"))
     raw.pop(lacking, None)
+    if lacking == "paths":
+        shutil.copytree(repository.parent / "imagery", repository / "configs/data/raw")
     config.write_text(yaml.safe_dump(raw), encoding="utf-8")
     make_workspace(config, Path("workspaces/other"))
     made = Path("workspaces/other/params.yaml")

@@ -71,18 +71,23 @@ def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = 
 def check(params: ParamsFile = DEFAULT) -> None:
     """Check the parameter file and say what it describes."""
     from gfm.downstream.requirements import check_requirements
+    from gfm.raw_imagery import check_imagery
     from gfm.workspace import check_tracked
 
     loaded = _load(params)
     check_tracked(params, loaded)
     check_requirements(loaded)
+    remarks = [check_imagery(loaded, params.parent)]
     from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
 
-    check_networks(loaded, params.parent)
+    remarks += check_networks(loaded, params.parent)
+    published = f"{len(loaded.encoders)} published encoders, " if loaded.encoders else ""
     print(
-        f"{params}: {len(loaded.geopile.sources)} sources, {len(loaded.pretrain)} pretrainings, "
+        f"{params}: {len(loaded.geopile.sources)} sources, {published}{len(loaded.pretrain)} pretrainings, "
         f"{len(loaded.tasks)} tasks x {len(loaded.models)} models"
     )
+    for remark in filter(None, remarks):
+        print(f"note: {remark}")
 
 
 @app.command()

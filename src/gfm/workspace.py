@@ -18,6 +18,7 @@ from gfm.layout import EXPECTATIONS
 from gfm.output_file import write_whole
 from gfm.params import PARAMS_FILE, Params, load, rebase
 from gfm.progress import say
+from gfm.raw_imagery import check_imagery
 
 STAGES_FILE = Path("dvc.yaml")
 MARK = Path(".dvc/config")  # what tells a workspace from somebody's folder, together with its parameter file
@@ -40,6 +41,7 @@ def make_workspace(config: Path, folder: Path) -> None:
     no dvc.yaml is found.
     """
     params = load(config)
+    remark = check_imagery(params, config.parent)
     home = _home(config)
     _claim(folder)
     raw = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -56,6 +58,8 @@ def make_workspace(config: Path, folder: Path) -> None:
     if not (folder / MARK).exists():
         _init_dvc(folder)
     say(f"{folder}: workspace of {config}; next: cd {folder} && dvc repro")
+    if remark:
+        say(f"note: {remark}")
 
 
 def check_tracked(path: Path, params: Params) -> None:

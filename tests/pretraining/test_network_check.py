@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
 
 import pytest
+from safetensors.torch import save_file
 
 from gfm.errors import GfmError
 from gfm.pretraining.network_check import check_networks
 
-WEIGHTS = {"kind": "timm", "weights": "lost.safetensors", "sha256": "ab", "licence": "x", "architecture": {}}
+WEIGHTS = {
+    "kind": "timm",
+    "weights": "lost.safetensors",
+    "sha256": hashlib.sha256(b"").hexdigest(),
+    "licence": "x",
+    "architecture": {},
+}
+HALF = {"normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
 
 def test_what_trains_passes_whatever_its_recipe(make_params, tmp_path):
@@ -22,8 +30,9 @@ def test_weights_are_looked_for_beside_the_parameter_file(make_params, tmp_path)
     params = make_params(teacher=WEIGHTS | {"architecture": network}, pretrain={"recipe": "simmim"})
     with pytest.raises(GfmError, match=r"^teacher\.weights = lost\.safetensors: no such file; the path starts at the"):
         check_networks(params, tmp_path)
-    Path(tmp_path / "lost.safetensors").touch()
-    check_networks(params, tmp_path)
+    save_file({}, tmp_path / "lost.safetensors")
+    with pytest.raises(GfmError, match=r"lost\.safetensors: its sha256 is .*, but teacher\.sha256 = "):
+        check_networks(params, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +57,8 @@ def test_weights_are_looked_for_beside_the_parameter_file(make_params, tmp_path)
         (
             {
                 "teacher": WEIGHTS
-                | {"architecture": {"name": "test_vit", "image_px": 64}, "weights": "here.safetensors"}
+                | {"architecture": {"name": "test_vit", "image_px": 64}, "weights": "hub", "sha256": None}
+                | HALF
             },
             {"teacher_px": 8},
             r"^pretrain\.gfm\.teacher_px: image_px = 8",
@@ -56,6 +66,5 @@ def test_weights_are_looked_for_beside_the_parameter_file(make_params, tmp_path)
     ],
 )
 def test_what_timm_or_the_recipe_refuses_is_named_by_its_key(make_params, tmp_path, parts, pretrain, told):
-    (tmp_path / "here.safetensors").touch()
     with pytest.raises(GfmError, match=told):
         check_networks(make_params(pretrain=pretrain, **parts), tmp_path)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.section import LocalFile, Name, Scalar, Section, Share
+from gfm.params.section import LocalFile, Name, Scalar, Section, Sha256, Share
 
 # Arguments of timm.create_model that say more than what the network is.
 NOT_OF_THE_NETWORK = (
@@ -70,7 +70,7 @@ class TimmEncoder(Section):
     architecture: Architecture
     normalisation: Normalisation = Normalisation()
     weights: Literal["hub"] | LocalFile
-    sha256: str | None = None  # of the local file, which must be given: DVC does not watch the file itself
+    sha256: Sha256 | None = None  # of the local file, which must be given: DVC does not watch the file itself
     batch_norm: Literal["live", "frozen"] = "live"  # frozen: statistics are folded or must not move when fine-tuned
     licence: str
 
@@ -88,7 +88,7 @@ class CheckpointEncoder(Section):
 
     kind: Literal["checkpoint"]
     file: LocalFile
-    sha256: str  # DVC does not watch the file itself
+    sha256: Sha256  # DVC does not watch the file itself
     licence: str
     architecture: str | None = None  # timm's name; not needed for a Swin
     image_px: PositiveInt | None = None  # side of the images to fit it to

@@ -18,6 +18,8 @@ StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imag
 # Names become folder names, MLflow names and DVC stage names, so they stay plain.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+
 
 def _below(root: str) -> str:
     if not root or root.startswith(("/", "~", "\\")) or ".." in root.replace("\\", "/").split("/"):

@@ -19,22 +19,27 @@ from gfm.params import (
     Params,
     TimmEncoder,
 )
+from gfm.pretraining.declared_weights import check_digest, check_input
 from gfm.pretraining.recipes import Networks, build_recipe
 
 
-def check_networks(params: Params, folder: Path) -> None:
+def check_networks(params: Params, folder: Path) -> list[str]:
     """Raise ParameterError for a teacher or student that timm refuses, for weights that are no file, and for a recipe
-    that does not fit the two (taps, windows, mask units).
+    that does not fit the two (taps, windows, mask units); WeightsError for weights that are not what is declared.
 
     Nothing is drawn and no image is seen: the tensors are torch's meta tensors. `folder` is the parameter file's.
+    Returns remarks on what cannot be told from here.
     """
+    remarks = []
     teacher, student = params.teacher, params.student
     named = {"teacher": teacher, **{f"encoders.{name}": encoder for name, encoder in params.encoders.items()}}
     for key, encoder in named.items():
-        if isinstance(encoder, TimmEncoder) and encoder.weights != "hub":
-            _must_exist(folder, f"{key}.weights", encoder.weights)
+        if isinstance(encoder, TimmEncoder):
+            if encoder.weights != "hub":
+                _must_be(folder, key, "weights", encoder.weights, str(encoder.sha256))
+            remarks.append(check_input(encoder, folder, key))
         elif isinstance(encoder, CheckpointEncoder):
-            _must_exist(folder, f"{key}.file", encoder.file)
+            _must_be(folder, key, "file", encoder.file, encoder.sha256)
     bands = params.geopile.bands
     with torch.device("meta"):
         for key, encoder in named.items():
@@ -47,11 +52,13 @@ def check_networks(params: Params, folder: Path) -> None:
                 _resize(followed, run.teacher_px, f"pretrain.{name}.teacher_px")
             start = _encoder("student", student.architecture, student.normalisation, bands)
             build_recipe(run, Networks(start, followed, params.pretraining_seed(name), name))
+    return [remark for remark in remarks if remark]
 
 
-def _must_exist(folder: Path, key: str, path: str) -> None:
+def _must_be(folder: Path, key: str, field: str, path: str, sha256: str) -> None:
     if not (folder / path).is_file():
-        raise ParameterError(f"{key} = {path}: no such file; the path starts at the parameter file")
+        raise ParameterError(f"{key}.{field} = {path}: no such file; the path starts at the parameter file")
+    check_digest(folder / path, sha256, key, field)
 
 
 def _encoder(key: str, wanted: Architecture, norm: Normalisation, bands: list[str]) -> Encoder:

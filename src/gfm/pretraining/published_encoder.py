@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfm.errors import WeightsError
-from gfm.models.weights_hash import sha256_of
 from gfm.params import CheckpointEncoder, ParameterError, Params, TimmEncoder
+from gfm.pretraining.declared_weights import check_digest
 from gfm.pretraining.import_encoder import Input, import_encoder
 from gfm.pretraining.timm_encoder import import_timm
 
@@ -25,13 +24,7 @@ def make_encoder(params: Params, name: str) -> None:
 
 def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
     path = Path(wanted.file)
-    if not path.is_file():
-        raise WeightsError(f"{key}.file = {path}: no such file; get the checkpoint, or correct the path")
-    digest = sha256_of(path)
-    if digest != wanted.sha256.lower():
-        raise WeightsError(
-            f"{path}: its sha256 is {digest}, but {key}.sha256 = {wanted.sha256}; get the right file, or correct it"
-        )
+    check_digest(path, wanted.sha256, key, "file")
     norm = wanted.normalisation
     import_encoder(
         path,

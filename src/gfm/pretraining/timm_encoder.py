@@ -15,9 +15,9 @@ from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, set_image_px, takes_img_size
 from gfm.models.encoder import check_keys, read_weights
 from gfm.models.encoder_file import EncoderCard
-from gfm.models.weights_hash import sha256_of
 from gfm.output_folder import new_folder
 from gfm.params import Params, TimmEncoder
+from gfm.pretraining.declared_weights import check_batch_norm, check_digest, check_input
 from gfm.pretraining.finished import write_finished
 from gfm.pretraining.record import RunRecord
 from gfm.progress import say
@@ -54,6 +54,9 @@ def import_timm(
     ):
         bands = len(params.geopile.bands)
         found = from_hub(wanted, bands, key) if wanted.weights == "hub" else from_file(wanted, bands, key)
+        remark = check_input(wanted, Path(), key)
+        if remark:
+            say(f"note: {remark}")
         origin = provenance(None) | {"data": {}, "weights": found.source, "weights_sha256": found.digest}
         card = EncoderCard(
             architecture=wanted.architecture.name,
@@ -101,15 +104,9 @@ def from_file(wanted: TimmEncoder, bands: int, key: str) -> Imported:
     other key or shape that is missing, unknown or different.
     """
     path = Path(wanted.weights)
-    try:
-        digest = sha256_of(path)
-    except OSError as error:
-        raise WeightsError(f"{key}.weights = {path}: {error.strerror}; give the path of a safetensors file") from None
-    if wanted.sha256 is not None and digest != wanted.sha256.lower():
-        raise WeightsError(
-            f"{path}: its sha256 is {digest}, but {key}.sha256 = {wanted.sha256}; get the right file, or correct it"
-        )
+    digest = check_digest(path, str(wanted.sha256), key, "weights")
     state = read_weights(path)
+    check_batch_norm(wanted, state, key, str(path))
     backbone = _backbone(wanted, bands)
     classifier = _classifier_prefixes(backbone)
     dropped = [key for key in state if key.startswith(classifier)] if classifier else []
