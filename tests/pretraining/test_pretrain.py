@@ -119,6 +119,31 @@ def test_a_checkpoint_of_other_parameters_is_not_resumed(teacher, make_params, m
     assert json.loads((GFM / "run.json").read_text())["resumed_at_step"] is None
 
 
+@pytest.mark.parametrize("damage", ["last cut", "last empty", "all cut", "no key", "key of other bytes"])
+def test_a_damaged_checkpoint_costs_the_way_since_the_one_before(teacher, make_params, killed_at, capsys, damage):
+    params = make_params(pretrain={"checkpoint_steps": 1, "keep_checkpoints": 2})
+    pretrain(params, "gfm")
+    whole = _weights()
+    killed_at(params, 5)
+    before, last = sorted(Path("checkpoints/gfm").glob("step-*.ckpt"))
+    key = before.with_name("key.json")
+    {
+        "last cut": lambda: last.write_bytes(last.read_bytes()[:-100]),
+        "last empty": lambda: last.write_bytes(b""),
+        "all cut": lambda: [file.write_bytes(file.read_bytes()[:500]) for file in (before, last)],
+        "no key": key.unlink,
+        "key of other bytes": lambda: key.write_bytes(b"\xff"),
+    }[damage]()
+    pretrain(params, "gfm")
+    resumed = json.loads((GFM / "run.json").read_text())["resumed_at_step"]
+    told = capsys.readouterr().out
+    if damage.startswith("last"):
+        assert resumed == 4 and f"{last}: cut off or damaged; going on from the one before" in told
+    else:
+        assert resumed is None and "starting from the beginning" in told
+    assert _same(whole, _weights())
+
+
 def test_checkpoints_leave_out_the_teacher_and_hold_no_code(teacher, make_params, monkeypatch):
     params = make_params(pretrain={"checkpoint_minutes": 1e-9})
     monkeypatch.setattr(TimedCheckpoint, "remove", lambda self: None)

@@ -77,6 +77,11 @@ def test_a_checkpoint_that_is_not_there_is_named_by_its_key(folder, make_params,
         make_encoder(make_params(encoders={"theirs": checkpoint | {"file": "lost.pth"}}), "theirs")
 
 
+def test_what_gfm_import_would_call_by_its_options_is_called_by_its_keys(folder, make_params, checkpoint):
+    with pytest.raises(WeightsError, match=r"^encoders\.theirs\.architecture nonsense: timm has none of this name"):
+        make_encoder(make_params(encoders={"theirs": checkpoint | {"architecture": "nonsense"}}), "theirs")
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -90,6 +90,18 @@ def parents(folder: Path) -> dict[str, str | None]:
     return {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in recorded(folder)}
 
 
+@pytest.mark.parametrize("content", [b"[1]", b'{"run": "', b"\xff", b"null"])
+def test_a_note_of_the_pipeline_that_cannot_be_read_begins_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".gfm").mkdir()
+    (tmp_path / ".gfm/pipeline.json").write_bytes(content)
+    with child_run(params, "good", "pretrain", {}):
+        pass
+    assert sorted(run.info.run_name for run in recorded(tmp_path)) == ["good", "pipeline"]
+
+
 def test_a_failed_stage_ends_its_pipeline_and_the_next_run_starts_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.section import LocalFile, Name, Scalar, Section, Sha256, Share
+from gfm.params.section import Different, Licence, LocalFile, Name, Scalar, Section, Sha256, Share
 
 # Arguments of timm.create_model that say more than what the network is.
 NOT_OF_THE_NETWORK = (
@@ -20,6 +20,7 @@ NOT_OF_THE_NETWORK = (
     "num_classes",
     "img_size",
 )
+DROP_RATES = ("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate", "patch_drop_rate")
 
 
 class Architecture(Section):
@@ -40,6 +41,10 @@ class Architecture(Section):
             raise ValueError(
                 f"args.{taken[0]} is not the network's: weights, bands and image size have keys of their own"
             )
+        for rate in DROP_RATES:
+            value = self.args.get(rate, 0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ValueError(f"args.{rate} = {value}: is a share from 0 to below 1")
         return self
 
 
@@ -56,7 +61,8 @@ class SupervisedTeacher(Section):
     kind: Literal["supervised"]
     architecture: Architecture
     normalisation: Normalisation = Normalisation()
-    sources: list[Name] = Field(min_length=1)  # labelled sources of the collection to learn from
+    # labelled sources of the collection to learn from
+    sources: Annotated[list[Name], Different] = Field(min_length=1)
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 1e-3
@@ -72,7 +78,7 @@ class TimmEncoder(Section):
     weights: Literal["hub"] | LocalFile
     sha256: Sha256 | None = None  # of the local file, which must be given: DVC does not watch the file itself
     batch_norm: Literal["live", "frozen"] = "live"  # frozen: statistics are folded or must not move when fine-tuned
-    licence: str
+    licence: Licence
 
     @model_validator(mode="after")
     def _file_is_pinned(self) -> TimmEncoder:
@@ -89,7 +95,7 @@ class CheckpointEncoder(Section):
     kind: Literal["checkpoint"]
     file: LocalFile
     sha256: Sha256  # DVC does not watch the file itself
-    licence: str
+    licence: Licence
     architecture: str | None = None  # timm's name; not needed for a Swin
     image_px: PositiveInt | None = None  # side of the images to fit it to
     window: PositiveInt | None = None  # a Swin's window to fit it to, in cells

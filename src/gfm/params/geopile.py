@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gfm.params.imagery import Imagery
-from gfm.params.section import Ascending, Below, Different, Listed, Name, OpenShare, Section, Share
+from gfm.params.section import Ascending, Below, Different, Licence, Listed, Name, OpenShare, Section, Share
 
 
 class SourceBase(Section):
@@ -17,7 +17,7 @@ class SourceBase(Section):
     imagery: Imagery = Imagery()
     # metres a pixel, or a range; None: from the file
     gsd_m: PositiveFloat | Annotated[tuple[PositiveFloat, PositiveFloat], Listed, Ascending] | None = None
-    licence: str
+    licence: Licence
     citation: str = ""
     composite: dict[str, str] = {}  # which stored band stands for each of geopile.bands, where the names differ
     include: list[str] = []  # glob patterns under root; empty: the format's own

@@ -80,6 +80,7 @@ _KINDS = {
 _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a name of letters, digits, - and _",
     r"^[0-9a-fA-F]{64}$": "the 64 hexadecimal digits that `sha256sum FILE` prints",
+    r"\S": "the terms of use, in words",
     r"^[A-Z]{3}$": "three capital letters, such as FRA",
 }
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.section import Ascending, Listed, OpenShare, Section, Seed, Share
+from gfm.params.section import Ascending, Different, Listed, OpenShare, Section, Seed, Share
 
 
 class Masking(Section):
@@ -67,7 +67,7 @@ class Probe(Section):
     The images come from class-folder sources of the collection: training rows to learn from, held-out rows to test.
     """
 
-    sources: list[str] = Field(min_length=1)  # labelled sources of the collection
+    sources: Annotated[list[str], Different] = Field(min_length=1)  # labelled sources of the collection
     every_epochs: PositiveInt = 10
     images: PositiveInt = 2000  # at most so many to learn from, and so many to test on
     neighbours: PositiveInt = 20

@@ -16,8 +16,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imagery marks nodata with nan
 # Names become folder names, MLflow names and DVC stage names, so they stay plain.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 
+Licence = Annotated[str, Field(pattern=r"\S")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 

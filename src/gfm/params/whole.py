@@ -77,13 +77,14 @@ class Params(Section):
 
     def _sources_differ(self) -> None:
         """The same files as two sources would all be dropped as duplicates of each other."""
-        seen: dict[tuple[str, ...], str] = {}
+        seen: dict[tuple[object, ...], str] = {}
         for name, source in self.geopile.sources.items():
-            other = seen.setdefault((PurePosixPath(source.root).as_posix(), *sorted(source.include)), name)
+            shown = source.stored_bands(self.geopile.bands)  # other bands are other pictures
+            other = seen.setdefault((PurePosixPath(source.root).as_posix(), *sorted(source.include), *shown), name)
             if other != name:
                 raise ValueError(
                     f"geopile.sources.{name}.root = {source.root} is the root of {other} too; leave one out, or tell "
-                    "them apart by include"
+                    "them apart by include or composite"
                 )
 
     def _sources_have_the_bands(self) -> None:

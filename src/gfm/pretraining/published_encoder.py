@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from gfm.errors import GfmError
 from gfm.params import CheckpointEncoder, ParameterError, Params, TimmEncoder
 from gfm.pretraining.declared_weights import check_digest
 from gfm.pretraining.import_encoder import Input, import_encoder
 from gfm.pretraining.timm_encoder import import_timm
+
+OPTIONS = {  # of `gfm import`, which its errors name: what they are called in the parameters
+    "--architecture": "architecture",
+    "--window": "window",
+    "--key": "entry",
+    "--prefix": "prefix",
+    "--bands": "bands",
+    "--mean": "normalisation.mean",
+    "--std": "normalisation.std",
+    "--wavelengths": "wavelengths_um",
+}
 
 
 def make_encoder(params: Params, name: str) -> None:
@@ -26,21 +39,26 @@ def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
     path = Path(wanted.file)
     check_digest(path, wanted.sha256, key, "file")
     norm = wanted.normalisation
-    import_encoder(
-        path,
-        name,
-        architecture=wanted.architecture,
-        image_px=wanted.image_px,
-        window=wanted.window,
-        key=wanted.entry,
-        prefix=wanted.prefix,
-        seen=Input(
-            bands=wanted.bands,
-            mean=None if norm is None else norm.mean,
-            std=None if norm is None else norm.std,
-            wavelengths_um=wanted.wavelengths_um,
-        ),
-        licence=wanted.licence,
-        report=None,
-        force=True,
+    seen = Input(
+        bands=wanted.bands,
+        mean=None if norm is None else norm.mean,
+        std=None if norm is None else norm.std,
+        wavelengths_um=wanted.wavelengths_um,
     )
+    try:
+        import_encoder(
+            path,
+            name,
+            architecture=wanted.architecture,
+            image_px=wanted.image_px,
+            window=wanted.window,
+            key=wanted.entry,
+            prefix=wanted.prefix,
+            seen=seen,
+            licence=wanted.licence,
+            report=None,
+            force=True,
+        )
+    except GfmError as error:
+        told = re.sub(r"--[a-z-]+", lambda option: f"{key}.{OPTIONS.get(option[0], option[0])}", str(error))
+        raise type(error)(told) from None

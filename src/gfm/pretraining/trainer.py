@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,18 +128,22 @@ class TimedCheckpoint(BetweenSteps):
         """
         key_file = self.folder / "key.json"
         # The key before the files: while the first process removes, another must not see old files with a new key.
-        fits = key_file.exists() and key_file.read_text(encoding="utf-8") == self.key
+        key = key_file.read_bytes() if key_file.is_file() else None
         files = self.files()
-        if files and fits:
-            return files[-1]
+        whole = [file for file in files if zipfile.is_zipfile(file)]  # as torch writes them
+        if whole and key == self.key.encode():
+            if whole != files and not processes.rank:
+                say(f"{files[-1]}: cut off or damaged; going on from the one before")
+            return whole[-1]
         if processes.rank:
             return None
+        if files:
+            why = "made with other parameters or data" if key and whole else "it or its key.json is missing or damaged"
+            say(f"{files[-1]}: {why}; starting from the beginning")
         if self.folder.exists():
-            if files:
-                say(f"{files[-1]}: made with other parameters or data; starting from the beginning")
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
-        key_file.write_text(self.key, encoding="utf-8")
+        write_whole(key_file, self.key)
         return None
 
     def tracked_run(self) -> str | None:
@@ -183,6 +188,8 @@ class TimedCheckpoint(BetweenSteps):
         unfinished = self.folder / "unfinished.ckpt"
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())  # a machine that loses its power must not leave a name without its bytes
             unfinished.replace(final)
             for old in self.files()[: -self.keep]:
                 old.unlink()

@@ -124,9 +124,11 @@ def _noted() -> dict[str, str]:
     if not FILE.exists():
         return {}
     try:
-        return dict(json.loads(FILE.read_text(encoding="utf-8")))
-    except json.JSONDecodeError:
-        return {}  # cut off by a crash of the machine: a new parent is made and the file written again
+        noted = json.loads(FILE.read_text(encoding="utf-8"))
+    except ValueError:
+        noted = None
+    # Cut off by a crash of the machine: a new parent is made and the file written again.
+    return noted if isinstance(noted, dict) else {}
 
 
 def _write(noted: dict[str, str]) -> None:
