@@ -69,6 +69,7 @@ def test_seeds_give_an_interval_that_is_the_same_every_time(gfm: Gfm) -> None:
         ("model,task,metric,score\nbase,t,f1,1\na,t,f1,\n", "line 3: score = '' is no finite number"),
         ("model,task,metric,score\nbase,t,f1,1\na,t,f1,nan\n", "line 3: score = 'nan' is no finite number"),
         ("model,task,metric,score\nbase,,f1,1\n", "line 2: task is empty"),
+        ("\nmodel,task,metric,score\n\nbase,t,f1,1\n \n\na,t,f1,x\n", "line 7: score = 'x' is no finite number"),
         ("model,task,metric,score\na,t,f1,1\nb,t,f1,1\n", "has no model base; --baseline can be one of a, b"),
         ("model,task,metric,score\nbase,t,f1,1\na,t,f1,1\na,u,f1,1\n", "base has no f1 on u, which a has"),
         ("model,task,metric,score\nbase,t,f1,0\na,t,f1,1\n", "base scores 0 on task t, and ARP divides by it"),

@@ -145,3 +145,13 @@ def test_boards_in_several_files_are_not_ranked_together(tmp_path, gfm) -> None:
         files.append(csv)
     code, _, err = gfm("leaderboard", *files, "--normalizer", normaliser)
     assert code == 2 and "boards of their own; give them one at a time" in err
+
+
+def test_single_and_uneven_scores_are_said_to_be_so(tmp_path, gfm) -> None:
+    rows = [*rgb("even"), *rgb("single", (0.4,)), *rgb("uneven")[:-1]]
+    csv, normaliser = write(tmp_path, rows)
+    code, out, _ = gfm("leaderboard", csv, "--normalizer", normaliser)
+    assert code == 0
+    assert "single: has data sets with one score only, whose spread is not known: its ± is too small" in out
+    assert "uneven: has 2 to 3 scores a data set, and those with more weigh more" in out
+    assert "even: has 3" not in out.replace("uneven", "")

@@ -62,10 +62,11 @@ class GroupScore:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Scores by model and group, and which data sets a model lacks for a group that it has no score in."""
+    """Scores by model and group, and what to know of them."""
 
     scores: dict[str, dict[str, GroupScore]]
-    lacking: dict[str, dict[str, list[str]]]
+    lacking: dict[str, dict[str, list[str]]]  # the data sets that a model lacks for a group that it has no score in
+    rows: dict[str, tuple[int, int]]  # a model's fewest and most scores on one data set
 
 
 def read_normaliser(path: Path) -> dict[str, Range]:
@@ -117,11 +118,16 @@ def read_submission(path: Path, ranges: Mapping[str, Range]) -> pd.DataFrame:
 def score_groups(submission: pd.DataFrame) -> Board:
     """Scores of every model in every group whose data sets it has all; the others are named in `lacking`."""
     models = sorted(set(submission[MODEL]))
-    board = Board({model: {} for model in models}, {model: {} for model in models})
     cells = {
         (str(model), str(dataset)): rows["normalised"].to_numpy(dtype=float)
         for (model, dataset), rows in submission.groupby([MODEL, DATASET])
     }
+    counts = {model: [len(values) for (own, _), values in cells.items() if own == model] for model in models}
+    board = Board(
+        {model: {} for model in models},
+        {model: {} for model in models},
+        {model: (min(own), max(own)) for model, own in counts.items()},
+    )
     for group, members in GROUPS.items():
         complete = []
         for model in models:

@@ -55,13 +55,14 @@ def leaderboard(files: Sequence[Path], normaliser: Path, out: Path | None) -> No
 
 def _together(boards: dict[Path, Board]) -> Board:
     count = Counter(model for board in boards.values() for model in board.scores)
-    whole = Board({}, {})
+    whole = Board({}, {}, {})
     for path, board in boards.items():
         for model in board.scores:
             name = model if count[model] == 1 else f"{model} ({path.resolve().parent.name})"
             if name in whole.scores:
                 raise DataError(f"{path}: {name} is in another file of the same folder too; give them one at a time")
             whole.scores[name], whole.lacking[name] = board.scores[model], board.lacking[model]
+            whole.rows[name] = board.rows[model]
     return whole
 
 
@@ -72,6 +73,11 @@ def _table(board: Board) -> str:
         rows.append([model, *cells])
     lines = aligned(rows)
     lines.append("Normalised scores x 100 ± standard deviation over the bootstrap's repeats; best by Core first.")
+    for model, (fewest, most) in board.rows.items():
+        if fewest == 1:
+            lines.append(f"{model}: has data sets with one score only, whose spread is not known: its ± is too small")
+        if fewest < most:
+            lines.append(f"{model}: has {fewest} to {most} scores a data set, and those with more weigh more")
     for model, lacks in board.lacking.items():
         if lacks:
             absent = dict.fromkeys(name for names in lacks.values() for name in names)

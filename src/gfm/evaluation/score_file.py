@@ -37,9 +37,16 @@ def read_scores(path: Path, texts: Sequence[str], score: str) -> pd.DataFrame:
         table[column] = table[column].str.strip()
         empty = np.flatnonzero(table[column] == "")
         if len(empty):
-            raise DataError(f"{path}: line {empty[0] + 2}: {column} is empty")
+            raise DataError(f"{path}: line {_line(path, empty[0])}: {column} is empty")
     numbers = pd.to_numeric(table[score], errors="coerce").to_numpy(dtype=float)
     wrong = np.flatnonzero(~(np.abs(numbers) < LARGEST))
     if len(wrong):
-        raise DataError(f"{path}: line {wrong[0] + 2}: {score} = {table[score].iloc[wrong[0]]!r} is no finite number")
+        found = table[score].iloc[wrong[0]]
+        raise DataError(f"{path}: line {_line(path, wrong[0])}: {score} = {found!r} is no finite number")
     return table.assign(**{score: numbers})
+
+
+def _line(path: Path, row: int) -> int:
+    """Where a row of the table stands in the file, whose blank lines are no rows."""
+    filled = [number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    return filled[row + 1]
