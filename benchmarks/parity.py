@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from gfm.downstream.parity import compare_finetuning
 from gfm.errors import GfmError
 from gfm.models.parity import (
     FLOOR,
@@ -30,7 +31,8 @@ from gfm.models.parity import (
     published_model,
 )
 from gfm.models.parity_file import read_parity_file
-from gfm.pretraining.parity import SCHEDULE_TOLERANCE, compare_schedule
+from gfm.models.schedule_file import SCHEDULE_TOLERANCE, read_schedule_file
+from gfm.pretraining.parity import compare_pretraining
 
 
 def check_tensors(path: Path) -> bool:
@@ -47,27 +49,34 @@ def check_tensors(path: Path) -> bool:
         "relative error = max |found - expected| / max |expected|, the denominator at least "
         f"{FLOOR:g} ({', '.join(sorted(LOSSES))}: {LOSS_FLOOR:g})"
     )
-    return report(rows + condensed(buffers), TOLERANCE)
+    return report(rows + condensed(buffers, TOLERANCE, "indices and attention masks"), TOLERANCE)
 
 
 def check_schedule(path: Path) -> bool:
     """Compare a schedule file, print the table, and say whether every error is within the tolerance."""
-    found = compare_schedule(path)
+    stored = read_schedule_file(path)
     print(f"{path}: recipe gfm with its default parameters, batch and length as stored")
     print("relative error = |found - expected| / |expected|; of parameter groups: names on one side only / all names")
-    passed = report(found.rows, SCHEDULE_TOLERANCE)
-    for what in found.not_compared:
-        print(f"not compared: {what}")
-    return passed
+    passed = report(compare_pretraining(path, stored.pretrain), SCHEDULE_TOLERANCE)
+    if stored.finetune is None:
+        print("it stores no fine-tuning")
+        return passed
+    print("full fine-tuning by the published schedule with paper_compat, batch, length and layer decay as stored")
+    return (
+        report(
+            condensed(compare_finetuning(path, stored.finetune), SCHEDULE_TOLERANCE, "quantities"), SCHEDULE_TOLERANCE
+        )
+        and passed
+    )
 
 
-def condensed(buffers: Sequence[Row]) -> list[Row]:
-    """The rows above the tolerance, or one for all: the attention's indices and masks of a deep network are many."""
-    above = [row for row in buffers if not row.within(TOLERANCE)]
-    if above or not buffers:
+def condensed(rows: Sequence[Row], tolerance: float, what: str) -> list[Row]:
+    """The rows above the tolerance, or one for all of them, where a deep network has many."""
+    above = [row for row in rows if not row.within(tolerance)]
+    if above or not rows:
         return above
-    worst = max(buffers, key=lambda row: row.error)
-    return [replace(worst, quantity=f"{len(buffers)} indices and attention masks", shape=(), note="the worst of them")]
+    worst = max(rows, key=lambda row: row.error)
+    return [replace(worst, quantity=f"{len(rows)} {what}", shape=(), note="the worst of them")]
 
 
 def report(rows: Sequence[Row], tolerance: float) -> bool:

@@ -332,7 +332,7 @@ def test_the_published_files_agree_as_a_user_runs_it() -> None:
     files = [str(SHARED / "gfm_reference_tiny.safetensors"), str(SHARED / "gfm_reference_schedule.json")]
     done = subprocess.run([sys.executable, str(COMMAND), *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "not compared: finetune" in done.stdout
+    assert "288 quantities" in done.stdout and "ABOVE" not in done.stdout
 
 
 @pytest.mark.field
@@ -342,8 +342,12 @@ def test_another_schedule_is_above_the_tolerance(
 ) -> None:
     stored = json.loads((SHARED / "gfm_reference_schedule.json").read_text(encoding="utf-8"))
     stored["pretrain"]["lr_at_step"]["100"] *= 1.00001
+    stored["finetune"]["lr_at_step"]["2500"]["layer_1_decay"] *= 1.00001
     path = tmp_path / "other.json"
     path.write_text(json.dumps(stored), encoding="utf-8")
     assert command.main(["--schedule", str(path)]) == 1
     marked = [line for line in capsys.readouterr().out.splitlines() if "ABOVE" in line]
-    assert [line.split("  ")[0] for line in marked] == ["learning rate at step 100"]
+    assert [line.split("  ")[0] for line in marked] == [
+        "learning rate at step 100",
+        "learning rate of layer_1_decay at step 2500",
+    ]
