@@ -112,7 +112,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
         # unions
         ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files"),
-        ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet"),
+        ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet, spacenet2, image-targets"),
         ("teacher/kind", "hub", "teacher.kind = 'hub': must be one of supervised, timm"),
         ("geopile/sources/scenes/gsd_m", "ten", "geopile.sources.scenes.gsd_m = 'ten': must be a number or a list"),
         ("geopile/sources/scenes/gsd_m", [1.0], "geopile.sources.scenes.gsd_m.1 is missing"),
