@@ -12,12 +12,14 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from gfm.downstream.decoders import PyramidDecoder
 from gfm.downstream.tasks.numbers import NumberTask
 from gfm.downstream.tasks.task import Batch, Panel, Picture, Scores, TaskSpec, primary_first
+from gfm.errors import DataError
 from gfm.models.encoder import Encoder
 
 FEATURES = 32  # channels at the image's resolution
 FINE = 16  # channels at the target's: most of the arithmetic is there
 HIGHEST_DB = 100.0  # PSNR of an exact copy, whose own would be infinite
 SSIM_PX = 11  # side of its window
+SHOWN_PX = 160  # side of what is shown, from the middle of a target: a larger piece hides the detail
 SHOWN_ERROR = 0.2  # of the range; larger errors look the same
 BRIGHT = 0.99  # this share of the truth is darker than white: many a 16-bit image is dark
 NO_DATA = 255  # white
@@ -71,19 +73,20 @@ class SuperResolution(NumberTask):
         return bicubic(low, self.size) + self.detail(sharp)  # type: ignore[no-any-return]
 
     def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
-        low = torch.from_numpy(images[0]).permute(2, 0, 1)[None] / 255
-        truth, found = _as_rgb(target.cpu()), _as_rgb(logits.cpu())
+        low = torch.from_numpy(images[0]).permute(2, 0, 1).float() / 255
+        upsampled = bicubic(low[None], self.size)[0]
+        truth, found, upsampled = (_middle(_as_rgb(each.cpu()), SHOWN_PX) for each in (target, logits, upsampled))
+        low = _middle(low, round(SHOWN_PX * self.spec.image_px / self.size[0]))
         measured = truth.isfinite().all(dim=0)
         lights = truth[:, measured].numpy()
         gain = 1 / max(float(np.quantile(lights, BRIGHT)), 1 / 255) if lights.size else 1.0
-        error = (found.clamp(0, 1) - truth).abs().mean(dim=0) / SHOWN_ERROR
-        everywhere = torch.ones_like(measured)
+        error = (found.clamp(0, 1) - truth).abs().mean(dim=0, keepdim=True) / SHOWN_ERROR
         return [
-            Panel(_picture(low[0] * gain, torch.ones(low.shape[2:], dtype=torch.bool)), "image"),
-            Panel(_picture(bicubic(low, self.size)[0] * gain, everywhere), "bicubic"),
-            Panel(_picture(truth * gain, measured), "truth"),
-            Panel(_picture(found * gain, everywhere), "prediction"),
-            Panel(_picture(error.expand(3, -1, -1), measured), "error"),
+            Panel(_picture(low * gain), "image (middle)"),
+            Panel(_picture(upsampled * gain), "bicubic"),
+            Panel(_picture(truth * gain), "truth"),
+            Panel(_picture(found * gain), "prediction"),
+            Panel(_picture(error.expand(3, -1, -1)), "error"),
         ]
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
@@ -94,8 +97,8 @@ class SuperResolution(NumberTask):
 class Likeness(Scores):
     """PSNR (dB, of the mean squared error over all measured pixels of a split) and SSIM, for values in [0, 1].
 
-    Predictions are clipped to that range. SSIM is the mean over the pixels whose whole window is measured; NaN where
-    there is none.
+    Predictions are clipped to that range. SSIM is the mean over the pixels whose whole window is measured; without
+    such pixels there is none.
     """
 
     def __init__(self, primary: str = "psnr") -> None:
@@ -117,10 +120,11 @@ class Likeness(Scores):
             self.windows += int((~lacking).sum())
 
     def compute(self) -> dict[str, float]:
-        scores = {
-            "psnr": min(float(self.psnr.compute()), HIGHEST_DB),
-            "ssim": float(self.similarity) / self.windows if self.windows else float("nan"),
-        }
+        scores = {"psnr": min(float(self.psnr.compute()), HIGHEST_DB)}
+        if self.windows:
+            scores["ssim"] = float(self.similarity) / self.windows
+        elif self.primary == "ssim":
+            raise DataError(f"no {SSIM_PX}x{SSIM_PX} px of the targets are measured without a gap; set metric = psnr")
         return primary_first(scores, self.primary)
 
 
@@ -139,8 +143,15 @@ def _as_rgb(image: Tensor) -> Tensor:
     return image[:3] if len(image) >= 3 else image[[0, 0, 0]]
 
 
-def _picture(image: Tensor, measured: Tensor) -> Picture:
-    """(3, H, W) in [0, 1] as a picture, white where nothing is measured."""
+def _middle(image: Tensor, side: int) -> Tensor:
+    """At most `side` pixels from the middle of (C, H, W)."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def _picture(image: Tensor) -> Picture:
+    """(3, H, W) in [0, 1] as a picture, white where it is NaN."""
+    lacking = image.isnan().any(dim=0).numpy()
     pixels = (image.nan_to_num(0).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    pixels[~measured.numpy()] = NO_DATA
+    pixels[lacking] = NO_DATA
     return np.ascontiguousarray(pixels)
