@@ -37,9 +37,8 @@ class TaskIndex:
     classes: list[str]
     rows: list[Row]
     quarantined: int
-    numbers: dict[
-        str, dict[str, float]
-    ]  # by part: pixels, mean, std, min, max of targets that hold numbers; else empty
+    # Of targets that hold numbers, by part: pixels, mean, std, min, max; else empty.
+    numbers: dict[str, dict[str, float]]
     digest: str  # hash of the table's bytes: the data version that scores belong to
 
     def part(self, part: Part) -> list[Sample]:

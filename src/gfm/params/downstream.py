@@ -103,7 +103,15 @@ class BigEarthNet(FormatBase):
         return self
 
 
-class SpaceNet2(FormatBase):
+class NumberMaps(FormatBase):
+    """Images, and rasters of numbers that are predicted from them, in sibling folders."""
+
+    images: str = "images"
+    targets: str = "targets"
+    georeference: Literal["file", "none"] = "file"  # file: both lie where they say; none: places are not known
+
+
+class SpaceNet2(NumberMaps):
     """Images of low and of high resolution of the same ground in sibling folders (SpaceNet 2), of the same bands.
 
     The place is the folder above `images`, then the block of ground that the image lies in, else the image.
@@ -141,17 +149,14 @@ class Measured(Section):
         return self
 
 
-class ImageTargets(FormatBase):
+class ImageTargets(NumberMaps):
     """Images and rasters of one band of numbers, of the same name, in sibling folders (BioMassters).
 
     The place is the folder above `images`, else the image.
     """
 
     format: Literal["image-targets"]
-    images: str = "images"
-    targets: str = "targets"
     target: Measured = Measured()
-    georeference: Literal["file", "none"] = "file"  # file: both lie where they say; none: places are not known
     chip_px: PositiveInt | None = None  # images are cut into chips of this side; None: images are chips, of one size
 
 
@@ -275,8 +280,8 @@ class Task(Section):
     data: Format
     image_px: PositiveInt = 96  # side that chips are resized to for the encoder; masks and targets keep their own size
     positive_class: str | None = None  # report F1/IoU of this class (change, buildings); None: mean over classes
-    # What chooses the epoch and enters ARP; None: the first that the kind has (see _METRICS). Pixel tasks of classes
-    # have their own.
+    # What chooses the epoch and enters ARP; None: accuracy, micro_map of several labels, psnr of super-resolution,
+    # r2 of regression. Segmentation and change have their own.
     metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map", "psnr", "ssim", "r2"] | None = None
     loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1, as published) and regression (None: mse)
     finetune: Finetune = Finetune()

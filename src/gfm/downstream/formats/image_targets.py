@@ -11,7 +11,6 @@ import numpy as np
 from gfm.downstream.formats.format import Numbers, chip_windows
 from gfm.downstream.formats.number_maps import RASTERS_HELD, NumberMapsFormat
 from gfm.downstream.sample import Sample, Scene, Window
-from gfm.imagery.footprint import Bounds
 from gfm.imagery.placement import placed_on
 from gfm.imagery.raster import ImageError, file_head, is_tiff, nodata_mask, open_scene, read_image
 from gfm.params import Imagery, ImageTargets, Task
@@ -30,10 +29,6 @@ class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
     def __init__(self, name: str, task: Task, data: ImageTargets, raw: Path) -> None:
         super().__init__(name, task, data, raw)
         self._numbers = lru_cache(maxsize=RASTERS_HELD)(self._read_numbers)
-
-    @property
-    def folders(self) -> tuple[str, str]:
-        return self.data.images, self.data.targets
 
     def numbers(self, sample: Sample, bands: Sequence[str]) -> Numbers:
         """The window (H, W, 1) of the target in its unit; NaN where target or image is nodata."""
@@ -79,9 +74,6 @@ class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
 
     def _windows(self, width: int, height: int) -> Iterator[Window]:
         return chip_windows(width, height, self.data.chip_px or max(width, height))
-
-    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
-        return super()._bounds(scene, window) if self.data.georeference == "file" else None
 
 
 def _same(one: float, other: float | None) -> bool:

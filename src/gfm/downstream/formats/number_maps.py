@@ -6,26 +6,34 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from gfm.downstream.formats.format import Data, Pixels
+from gfm.downstream.formats.format import Pixels
 from gfm.downstream.formats.paired_folders import PairedFolders
 from gfm.downstream.moments import Moments
 from gfm.downstream.sample import Cut, Sample, Scene, Window
 from gfm.errors import DataError
+from gfm.imagery.footprint import Bounds
 from gfm.imagery.raster import Array, ImageError, read_image, to_uint8
-from gfm.params import Task
+from gfm.params import NumberMaps, Task
+
+Targets = TypeVar("Targets", bound=NumberMaps)
 
 RASTERS_HELD = 8  # decoded ones that are cut into chips
 
 
-class NumberMapsFormat(PairedFolders[Data]):
+class NumberMapsFormat(PairedFolders[Targets]):
     """Every image has a raster of numbers; a pixel that is nodata in either of the two is not measured."""
 
-    def __init__(self, name: str, task: Task, data: Data, raw: Path) -> None:
+    def __init__(self, name: str, task: Task, data: Targets, raw: Path) -> None:
         super().__init__(name, task, data, raw)
         self._stored = lru_cache(maxsize=RASTERS_HELD)(self._read_stored)
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        return self.data.images, self.data.targets
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         """None: nothing is told apart."""
@@ -64,6 +72,9 @@ class NumberMapsFormat(PairedFolders[Data]):
         if item.target is None:
             raise DataError(f"{item.id}: has no target; run `gfm index` again")
         return self.raw / item.target
+
+    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
+        return super()._bounds(scene, window) if self.data.georeference == "file" else None
 
     def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
         return [to_uint8(self._stored(self.raw / file), self.data.imagery, list(bands)) for (file,) in inputs]

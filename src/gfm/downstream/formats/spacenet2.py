@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gfm.downstream.formats.format import Numbers, Pixels
 from gfm.downstream.formats.number_maps import NumberMapsFormat
 from gfm.downstream.sample import Sample, Scene, Window
-from gfm.imagery.footprint import Bounds, georeference, ground_block
+from gfm.imagery.footprint import georeference, ground_block
 from gfm.imagery.placement import Box, placed_on
 from gfm.imagery.raster import ImageError, nodata_mask, to_uint8, to_unit
 from gfm.params import SpaceNet2
@@ -27,10 +27,6 @@ class SpaceNet2Format(NumberMapsFormat[SpaceNet2]):
     """
 
     layout = "it should hold AREA/MUL and AREA/PAN-MS (see data.images and data.targets)"
-
-    @property
-    def folders(self) -> tuple[str, str]:
-        return self.data.images, self.data.targets
 
     def numbers(self, sample: Sample, bands: Sequence[str]) -> Numbers:
         """The ground of the image (H, W, bands) in the target's pixels, in [0, 1]; NaN where either is nodata.
@@ -90,9 +86,6 @@ class SpaceNet2Format(NumberMapsFormat[SpaceNet2]):
 
     def _target_pictures(self, scene: Scene, bands: Sequence[str]) -> list[Pixels]:
         return [to_uint8(self._stored(self._target_file(scene)), self.data.imagery, list(bands))]
-
-    def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
-        return super()._bounds(scene, window) if self.data.georeference == "file" else None
 
 
 def _length(start: float, length: float, limit: int) -> float:
