@@ -128,8 +128,8 @@ class SpaceNet2(NumberMaps):
         },
         scale=1 / 2047,
     )  # fmt: skip
-    # file: a target is cut to the ground that its image shows; none: their edges are taken for the same ground, as
-    # published (162 px stand for 650 px, though they show 648), and each image is a place
+    # file: a target is cut to the ground that its image shows; none: their edges are taken for the same ground
+    # (162 px for 650 px, also where they show 648 of them), and each image is a place
     georeference: Literal["file", "none"] = "file"
     block_km: PositiveFloat = 1.0  # side of a block of ground that is one place; neighbouring images touch
 
@@ -283,7 +283,7 @@ class Task(Section):
     # What chooses the epoch and enters ARP; None: accuracy, micro_map of several labels, psnr of super-resolution,
     # r2 of regression. Segmentation and change have their own.
     metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map", "psnr", "ssim", "r2"] | None = None
-    loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1, as published) and regression (None: mse)
+    loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1) and regression (None: mse)
     finetune: Finetune = Finetune()
     too_small: str = ""  # why no conclusion may be drawn from this set; printed beside its scores
 

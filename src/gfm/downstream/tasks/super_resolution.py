@@ -34,7 +34,8 @@ class SuperResolution(NumberTask):
 
     The last convolution begins at zero, so that training begins at bicubic upsampling: whatever is learned is detail
     beyond it, a short training cannot lose the colours, and scores above those of `reference` are the encoder's and
-    decoder's own. Bicubic is Keys' kernel (-0.5), as published comparisons use it.
+    decoder's own. Bicubic is Keys' kernel (a = -0.5), which Pillow has too. Any encoder
+    sees its own bands only, so these are what is sharpened.
     """
 
     reference = "bicubic"
