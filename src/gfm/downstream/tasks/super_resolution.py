@@ -34,8 +34,7 @@ class SuperResolution(NumberTask):
 
     The last convolution begins at zero, so that training begins at bicubic upsampling: whatever is learned is detail
     beyond it, a short training cannot lose the colours, and scores above those of `reference` are the encoder's and
-    decoder's own. Bicubic is Keys' kernel (a = -0.5), which Pillow has too. Any encoder
-    sees its own bands only, so these are what is sharpened.
+    decoder's own. Bicubic is Keys' kernel (a = -0.5), which Pillow has too. What is sharpened are the encoder's bands.
     """
 
     reference = "bicubic"
