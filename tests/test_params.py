@@ -41,6 +41,13 @@ def valid() -> dict[str, Any]:
 
 
 MISSING = object()
+FINER = {"kind": "super-resolution", "data": {"format": "spacenet2", "root": "u", "split": SHARES}}
+BIOMASS = {
+    "kind": "regression",
+    "data": {
+        "format": "image-targets", "root": "u", "split": SHARES, "target": {"dtype": "uint16", "nodata": -9999.0}
+    },
+}  # fmt: skip
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -113,7 +120,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
         # unions
         ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files"),
-        ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet"),
+        ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet, spacenet2, image-targets"),
         ("teacher/kind", "hub", "teacher.kind = 'hub': must be one of supervised, timm"),
         ("geopile/sources/scenes/gsd_m", "ten", "geopile.sources.scenes.gsd_m = 'ten': must be a number or a list"),
         ("geopile/sources/scenes/gsd_m", [1.0], "geopile.sources.scenes.gsd_m.1 is missing"),
@@ -170,6 +177,13 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
             "macro_map",
             "tasks.scenes: metric = macro_map: a classification task takes accuracy or mean_class_accuracy",
         ),
+        ("tasks/scenes/metric", "psnr", "tasks.scenes: metric = psnr: a classification task takes accuracy or mean_class_accuracy"),
+        ("tasks/scenes/loss", "l1", "tasks.scenes: loss = l1 is for super-resolution and regression; leave it out"),
+        ("tasks/scenes", FINER | {"positive_class": "roof"}, "tasks.scenes: positive_class = roof: a super-resolution task has no classes; leave it out"),
+        ("tasks/scenes", FINER | {"metric": "r2"}, "tasks.scenes: metric = r2: a super-resolution task takes psnr or ssim"),
+        ("tasks/scenes", FINER | {"kind": "regression"}, "tasks.scenes: a regression task reads image-targets, not spacenet2"),
+        ("tasks/scenes", FINER | {"finetune": {"mode": "knn"}}, "tasks.scenes: finetune.mode = knn is for classification and multilabel; a super-resolution task takes frozen, lora or full"),
+        ("tasks/scenes", BIOMASS, "tasks.scenes.data.target: nodata = -9999 cannot be stored as uint16, 0 to 65535"),
         ("tasks/scenes/kind", "change", "tasks.scenes: a change task reads oscd, not class-folders"),
         ("tasks/change/kind", "multilabel", "tasks.change: a multilabel task reads bigearthnet, not oscd"),
         ("tasks/buildings/positive_class", "zebra", "tasks.buildings: positive_class = zebra is not one of background, foreground"),

@@ -123,3 +123,9 @@ def test_the_table_itself_is_never_overwritten(gfm: Gfm) -> None:
     code, _, err = gfm("arp", "published.csv", "--baseline", "swin", "--json", "./published.csv")
     assert code == 2 and "is the results table itself" in err
     assert Path("published.csv").read_text() == PUBLISHED
+
+
+def test_an_error_is_no_score(gfm: Gfm) -> None:
+    Path("errors.csv").write_text("model,task,metric,score\na,biomass,RMSE,50\nb,biomass,RMSE,40\n")
+    code, _, err = gfm("arp", "errors.csv", "--baseline", "a")
+    assert code == 2 and "errors.csv: holds RMSE, of which less is better; turn it into a score (1 - RMSE /" in err

@@ -282,3 +282,15 @@ def test_results_of_other_parameters_are_not_shown_as_current(
     monkeypatch.chdir(evaluated)
     with pytest.raises(DataError, match=r"made for other tasks or models \(buildings x random\)"):
         print_results(fabricate.params(models=["teacher", "gfm"]))
+
+
+def test_what_scores_without_training_stands_beside_the_models(
+    workspace: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in Path("models/tasks/scenes").glob("*/run.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"reference": {"name": "bicubic", "test": {"accuracy": 0.5125}}}))
+    evaluate(workspace.params)
+    assert "accuracy bicubic 0.512 without training" in words(Path("reports/report.html").read_text())
+    print_results(workspace.params)
+    assert "scenes: bicubic 0.512 without training\n" in capsys.readouterr().out

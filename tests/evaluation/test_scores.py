@@ -70,3 +70,9 @@ def test_a_broken_record_is_named(workspace: Any) -> None:
     Path("models/tasks/scenes/gfm/run.json").write_text("{")
     with pytest.raises(DataError, match=r"scenes/gfm/run\.json: not valid JSON"):
         read_runs(workspace.params)
+
+
+def test_errors_stay_out_of_the_table_that_models_are_compared_by(workspace: Any) -> None:
+    path = Path("models/tasks/scenes/gfm/scores.csv")
+    path.write_text(path.read_text() + "gfm,scenes,rmse,12.5,0,test\ngfm,scenes,mae,9.5,0,test\n")
+    assert set(results_table(read_runs(workspace.params))["metric"]) == {"accuracy", "iou", "f1", "precision"}

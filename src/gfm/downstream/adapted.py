@@ -63,7 +63,8 @@ def load_adapted(folder: Path, seed: int, encoder: Path | None = None) -> TaskMo
     if settings.mode != "full" and _digest(base) != about["encoder_digest"]:
         raise WeightsError(f"{path}: made around other weights than {base / WEIGHTS} holds; run `gfm finetune` again")
     spec = TaskSpec(**{**about["spec"], "classes": tuple(about["spec"]["classes"])})
-    model = build_model(about["kind"], load_encoder(base, image_px=spec.image_px, seed=about["seed"]), spec)
+    side = spec.encoder_px or spec.image_px
+    model = build_model(about["kind"], load_encoder(base, image_px=side, seed=about["seed"]), spec)
     adaptation = build_adaptation(settings)
     adaptation.prepare(model)
     files = {suffix: _tensors(_file(folder, seed, suffix)) for suffix in about["files"]}

@@ -70,8 +70,10 @@ class Chips(Dataset[Batch]):
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
         images = self.data.images(sample, self.bands)
-        if self.spec.mask_px is not None:
-            images = [_padded(image, self.spec.mask_px, 0) for image in images]
+        if self.spec.encoder_px is not None:
+            images = [_continued(image, self.spec.image_px) for image in images]
+        elif side := self.spec.mask_px or self.spec.number_px:
+            images = [_padded(image, side, 0) for image in images]
         stack = np.stack([_resized(image, self.spec.image_px) for image in images])
         return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2))), self._read_target(sample)
 
@@ -79,6 +81,9 @@ class Chips(Dataset[Batch]):
         classes = self.spec.classes
         if self.spec.mask_px is not None:
             return torch.from_numpy(_padded(self.data.mask(sample), self.spec.mask_px, IGNORED))
+        if self.spec.number_px is not None:
+            numbers = _padded(self.data.numbers(sample, self.bands), self.spec.number_px, np.nan)
+            return torch.from_numpy(np.ascontiguousarray(numbers.transpose(2, 0, 1)))
         ids = [classes.index(label) for label in sample.labels]
         if self.data.task.kind == "classification":
             return torch.tensor(ids[0])
@@ -126,15 +131,16 @@ def score_loader(chips: Chips, *, batch_size: int, workers: int) -> DataLoader[B
 def fits_memory(spec: TaskSpec, count: int) -> bool:
     """Whether `count` samples of a task are small enough to be held."""
     size = spec.dates * spec.bands * spec.image_px**2 + (spec.mask_px or 0) ** 2
+    size += 4 * spec.number_bands * (spec.number_px or 0) ** 2
     return count * size <= HELD_BYTES
 
 
 def turned(batch: Batch, generator: torch.Generator) -> Batch:
-    """Every sample mirrored and turned at random, all its dates and its mask alike."""
+    """Every sample mirrored and turned at random, all its dates and its map alike."""
     ways = torch.randint(TURNS, (len(batch.image),), generator=generator).tolist()
     image = torch.stack([_turn(image, way) for image, way in zip(batch.image, ways, strict=True)])
     target = batch.target
-    if target.ndim == 3:
+    if target.ndim >= 3:
         target = torch.stack([_turn(mask, way) for mask, way in zip(target, ways, strict=True)])
     return batch._replace(image=image, target=target)
 
@@ -148,7 +154,13 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _padded(pixels: np.ndarray[Any, np.dtype[np.uint8]], side: int, value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _continued(image: np.ndarray[Any, np.dtype[np.uint8]], side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Padded by its own edge, so that upsampling finds no step there."""
+    height, width = image.shape[:2]
+    return np.pad(image, [(0, side - height), (0, side - width), (0, 0)], mode="edge")
+
+
+def _padded(pixels: np.ndarray[Any, np.dtype[Any]], side: int, value: float) -> np.ndarray[Any, np.dtype[Any]]:
     height, width = pixels.shape[:2]
     margins = [(0, side - height), (0, side - width), *([(0, 0)] * (pixels.ndim - 2))]
     return np.pad(pixels, margins, constant_values=value)

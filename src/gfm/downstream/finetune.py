@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from gfm.downstream.adaptation import build_adaptation
 from gfm.downstream.adapted import save_adapted
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
-from gfm.downstream.data import Chips, fits_memory
+from gfm.downstream.data import Chips, fits_memory, score_loader
 from gfm.downstream.formats import open_format
 from gfm.downstream.pictures import draw_predictions
 from gfm.downstream.requirements import check_requirements
-from gfm.downstream.result import SeedResult, mean_and_spread, write_history, write_run, write_scores
+from gfm.downstream.result import Reference, SeedResult, mean_and_spread, write_history, write_run, write_scores
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex, read_index
-from gfm.downstream.tasks import TaskSpec, build_model
+from gfm.downstream.tasks import Batch, TaskModel, TaskSpec, build_model
 from gfm.downstream.tasks.dense import IGNORED
 from gfm.downstream.training import Learned, Training
 from gfm.errors import DataError
@@ -32,7 +32,7 @@ from gfm.lightning_progress import quiet_lightning
 from gfm.models.encoder import load_encoder
 from gfm.models.encoder_file import read_card
 from gfm.output_folder import new_folder
-from gfm.params import ParameterError, Params, Task
+from gfm.params import CLASS_MAPS, ImageTargets, ParameterError, Params, SpaceNet2, Task
 from gfm.progress import say
 from gfm.tracking.carbon import measure
 from gfm.tracking.provenance import provenance
@@ -74,10 +74,13 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     chips.hold(f"{task_name}: reading {part}")
                 results = [_train(job, seed, folder, run) for seed in settings.seeds]
             primary = next(iter(results[0].test))
+            reference = results[0].reference
             share = _trained_share(results[0])
             chosen = {str(result.seed): result.chosen for result in results}
             run.tags({"mode": task.finetune.mode})
             run.metrics(share)
+            if reference is not None:
+                run.metrics({f"{reference.name}.test_{name}": score for name, score in reference.test.items()})
             write_scores(folder / "scores.csv", model_name, task_name, results)
             if any(result.history for result in results):
                 write_history(folder / "history.csv", results)
@@ -100,6 +103,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "index": index.digest,
                     **share,
                     **({"chosen": chosen} if any(chosen.values()) else {}),
+                    **({"reference": asdict(reference)} if reference else {}),
                     "settings": task.model_dump(mode="json"),
                     "provenance": origin,
                     "energy": energy.as_dict(),
@@ -110,8 +114,10 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
             run.energy(energy)
             run.image(folder / "predictions.png", "predictions")
             run.artifact(folder / "scores.csv")
+    beside = f" ({reference.name} {reference.test[primary]:.3f})" if reference else ""
     say(
-        f"{task_name}, {model_name}: test {primary} {mean_and_spread(results, primary)} over {len(results)} seeds, "
+        f"{task_name}, {model_name}: test {primary} {mean_and_spread(results, primary)}{beside} "
+        f"over {len(results)} seeds, "
         f"{task.finetune.mode}: {share['trained_share']:.2%} of {share['parameters']:,} parameters trained, "
         f"{energy.seconds:.0f} s, written to {final}"
     )
@@ -124,25 +130,39 @@ def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) 
             f"{task_index(task_name)}: made for a {index.kind} task, now {task.kind}; run `gfm index` again"
         )
     card = read_card(encoder_folder(model_name))
-    samples = [row.sample for row in index.rows]
-    dense = task.kind in ("segmentation", "change")
-    spec = TaskSpec(
-        name=task_name,
-        classes=tuple(index.classes),
-        dates=len(samples[0].inputs),
-        bands=len(card.bands),
-        image_px=task.image_px,
-        mask_px=max(max(sample.window[2:]) for sample in samples) if dense else None,
-        positive=positive_id(task_name, task, index.classes),
-        metric=task.metric,
-    )
+    spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
     bands = matching_bands(params, task_name, card.bands)
-    held = fits_memory(spec, len(samples))
+    held = fits_memory(spec, len(index.rows))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
-    weighted = dense and task.finetune.class_weights == "root-inverse"
+    weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"
     weights = _class_weights(parts["train"], len(spec.classes)) if weighted else None
     return Job(task_name, model_name, task, spec, parts, weights, use_device(params.device))
+
+
+def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:
+    samples = [row.sample for row in index.rows]
+    side = max(max(sample.window[2:]) for sample in samples)
+    spec = TaskSpec(
+        name=name,
+        classes=tuple(index.classes),
+        dates=len(samples[0].inputs),
+        bands=bands,
+        image_px=task.image_px,
+        mask_px=side if task.kind in CLASS_MAPS else None,
+        positive=positive_id(name, task, index.classes),
+        metric=task.metric,
+        loss=task.loss,
+    )
+    if isinstance(task.data, SpaceNet2):
+        target_side = max(max((sample.target_window or sample.window)[2:]) for sample in samples)
+        return replace(spec, image_px=side, encoder_px=task.image_px, number_px=target_side, number_bands=bands)
+    if isinstance(task.data, ImageTargets):
+        train = index.numbers["train"]
+        return replace(
+            spec, number_px=side, number_mean=train["mean"], number_std=train["std"], unit=task.data.target.unit
+        )
+    return spec
 
 
 def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
@@ -175,7 +195,21 @@ def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=trained,
         chosen=learned.chosen,
+        reference=_refer(model, job) if seed == settings.seeds[0] else None,
     )
+
+
+def _refer(model: TaskModel, job: Job) -> Reference | None:
+    """The scores of the kind's reference on the test split: no weight of the model takes part."""
+    if model.reference is None:
+        return None
+    scores, device = model.scores(), next(model.parameters()).device
+    settings = job.task.finetune
+    with torch.no_grad():
+        for batch in score_loader(job.parts["test"], batch_size=settings.batch_size, workers=settings.workers):
+            there = Batch(batch.image.to(device), batch.target.to(device))
+            scores.update(model.refer(there), there.target)
+    return Reference(model.reference, scores.compute())
 
 
 def _record(learned: Learned, primary: str, seed: int, run: Run) -> None:

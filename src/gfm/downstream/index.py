@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from gfm.downstream.across_parts import Pair, near_duplicates, same_ground
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
 from gfm.downstream.formats import TaskFormat, open_format, read_in_threads
+from gfm.downstream.moments import Moments
 from gfm.downstream.requirements import check_requirements
 from gfm.downstream.sample import Cut, Refused, Sample, Scene
 from gfm.downstream.split import PARTS, Part, doubles, split_places
@@ -23,10 +24,8 @@ from gfm.imagery.hashing import dihedral_dhashes, file_hash, pixel_hash
 from gfm.imagery.raster import ImageError
 from gfm.layout import TASKS
 from gfm.output_folder import new_folder
-from gfm.params import Params, Task
+from gfm.params import CLASS_MAPS, NUMBER_MAPS, Params, Task
 from gfm.progress import say
-
-PIXEL_KINDS = ("segmentation", "change")  # their scores are of the positive class, where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Seen:
     pixel_hashes: tuple[str, ...]
     dhashes: tuple[tuple[str, ...], ...]
     content: str
+    numbers: Moments | None
 
 
 def index_tasks(params: Params) -> None:
@@ -77,7 +77,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     classes = data.classes([item.sample for item in seen])
     positive_id(name, task, classes)
     part_of = split_places(name, (item.sample.place for item in seen), task.data.split)
-    if len(classes) < 2:
+    if len(classes) < 2 and task.kind not in NUMBER_MAPS:
         raise DataError(
             f"{data.root}: all samples of tasks.{name} are of one class, {classes[0]}; nothing to tell apart"
         )
@@ -180,6 +180,7 @@ def _fingerprint(cut: Cut, content: str) -> Seen:
         pixel_hashes=tuple(pixel_hash(image) for image in cut.images),
         dhashes=tuple(tuple(dihedral_dhashes(image)) for image in cut.images),
         content=content,
+        numbers=cut.numbers,
     )
 
 
@@ -198,7 +199,11 @@ def _summary(name: str, task: Task, classes: list[str], kept: Sequence[tuple[See
     for part, why in (("train", "cannot be learned"), ("test", "cannot be scored")):
         if absent[part]:
             say(f"warning: {name}: {part} has no {', '.join(absent[part])}, which {why}")
-    _check_validation(name, task, [label for label in classes if having["val"][label]])
+    numbers = {part: _numbers(item for item, where in kept if where == part) for part in PARTS}
+    if task.kind in NUMBER_MAPS:
+        _check_numbers(name, task, numbers)
+    else:
+        _check_validation(name, task, [label for label in classes if having["val"][label]])
     return {
         "kind": task.kind,
         "classes": classes,
@@ -206,13 +211,37 @@ def _summary(name: str, task: Task, classes: list[str], kept: Sequence[tuple[See
         "places": {part: sorted({item.sample.place for item, where in kept if where == part}) for part in PARTS},
         "samples_with_class": {part: {label: having[part][label] for label in classes} for part in PARTS},
         "absent": absent,
+        **({"numbers": numbers} if task.kind in NUMBER_MAPS else {}),
     }
+
+
+def _numbers(seen: Iterable[Seen]) -> dict[str, float]:
+    """What the targets of some samples hold; empty where they hold no numbers."""
+    own = [item.numbers for item in seen if item.numbers is not None]
+    return Moments.together(own).as_dict() if own else {}
+
+
+def _check_numbers(name: str, task: Task, numbers: Mapping[Part, Mapping[str, float]]) -> None:
+    """DataError where the numbers of a part are all the same: nothing to learn, or R2 that is not defined."""
+    if task.kind != "regression":
+        return
+    why: Mapping[Part, str] = {
+        "train": "there is nothing to learn",
+        "val": "no epoch can be chosen",
+        "test": "R2 is not defined",
+    }
+    for part in PARTS:
+        if numbers[part]["min"] == numbers[part]["max"]:
+            raise DataError(
+                f"tasks.{name}: every measured pixel of {part} is {numbers[part]['min']:g}, so that {why[part]}; "
+                f"check data.target, or divide its places otherwise (data.split)"
+            )
 
 
 def _check_validation(name: str, task: Task, shown: Sequence[str]) -> None:
     """DataError where every epoch would score the same on the validation part, which shows these classes."""
     lacking = None
-    pixels_of = task.positive_class if task.kind in PIXEL_KINDS else None
+    pixels_of = task.positive_class if task.kind in CLASS_MAPS else None
     if pixels_of is not None and pixels_of not in shown:
         lacking = f"no {pixels_of}, the positive_class"
     elif not shown:

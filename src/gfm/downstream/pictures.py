@@ -12,7 +12,7 @@ import torch
 import xxhash
 
 from gfm.downstream.data import Chips
-from gfm.downstream.tasks.dense import IGNORED, DenseTask
+from gfm.downstream.tasks.dense import IGNORED
 from gfm.downstream.tasks.task import Panel, TaskModel
 
 SAMPLES = 6
@@ -49,8 +49,9 @@ def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.d
     model.train(was_training)
     rows = [model.panels(_as_rgb(batch.image[i].numpy()), logits[i], batch.target[i]) for i in range(len(numbers))]
     ids = [chips.samples[number].id for number in numbers]
-    if isinstance(model, DenseTask):
-        _draw_maps(path, rows, ids, model.legend(), title)
+    legend = model.legend()
+    if legend:
+        _draw_maps(path, rows, ids, legend, title)
     else:
         _draw_labels(path, [row[0] for row in rows], title)
 

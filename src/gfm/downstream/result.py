@@ -14,6 +14,14 @@ DIGITS = 6  # of scores and losses in the tables
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """What needs no training: its name, and its scores on the test split."""
+
+    name: str
+    test: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class SeedResult:
     """One training from one seed; the test scores belong to the epoch that validation chose."""
 
@@ -26,6 +34,7 @@ class SeedResult:
     parameters: int  # of encoder, adapters and head
     trained: int  # of these, how many learned
     chosen: dict[str, int]  # settings other than the epoch that validation chose
+    reference: Reference | None = None  # of the first seed: it is the same for all
 
 
 def write_scores(path: Path, model: str, task: str, results: Sequence[SeedResult]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm.downstream.moments import Moments
 from gfm.imagery.footprint import Bounds
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the first date's grid
@@ -19,7 +20,7 @@ class Scene:
     id: str
     place: str
     inputs: tuple[tuple[str, ...], ...]  # one tuple of files per date
-    target: str | None = None  # mask file
+    target: str | None = None  # file of the mask, or of the numbers
     labels: tuple[str, ...] = ()
 
 
@@ -34,6 +35,7 @@ class Sample:
     labels: tuple[str, ...]
     window: Window
     bounds: Bounds | None = None
+    target_window: Window | None = None  # in pixels of the target, where those are others; it may reach beyond it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +51,6 @@ class Cut:
     """A sample with its pixels, as the index sees it once."""
 
     sample: Sample
-    images: list[NDArray[np.uint8]]  # per date, (H, W, bands)
+    images: list[NDArray[np.uint8]]  # per date, and of a target that is a picture too, (H, W, bands)
     classes: tuple[str, ...]  # classes that occur in it
+    numbers: Moments | None = None  # of its target, where that holds numbers

@@ -14,6 +14,8 @@ from gfm.errors import DataError
 from gfm.imagery.footprint import Bounds
 from gfm.layout import task_index
 
+TARGET_COLUMNS = ("target_x", "target_y", "target_width", "target_height")
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -21,8 +23,9 @@ class Row:
 
     sample: Sample
     split: Part
-    pixel_hashes: tuple[str, ...]  # per date, of the chip in the collection's bands
-    dhashes: tuple[tuple[str, ...], ...]  # per date, of its eight flips and turns
+    # Per date, of the chip in the collection's bands, and of a target that is a picture too:
+    pixel_hashes: tuple[str, ...]
+    dhashes: tuple[tuple[str, ...], ...]  # of its eight flips and turns
     content: str  # hash of the bytes of the files behind it
 
 
@@ -34,6 +37,8 @@ class TaskIndex:
     classes: list[str]
     rows: list[Row]
     quarantined: int
+    # Of targets that hold numbers, by part: pixels, mean, std, min, max; else empty.
+    numbers: dict[str, dict[str, float]]
     digest: str  # hash of the table's bytes: the data version that scores belong to
 
     def part(self, part: Part) -> list[Sample]:
@@ -61,6 +66,10 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     for position, name in enumerate(("west", "south", "east", "north")):
         values = [None if sample.bounds is None else sample.bounds[position] for sample in samples]
         columns[name] = pa.array(values, pa.float64())
+    if any(sample.target_window for sample in samples):  # most targets lie on the grid of their image
+        for position, name in enumerate(TARGET_COLUMNS):
+            numbers = [None if sample.target_window is None else sample.target_window[position] for sample in samples]
+            columns[name] = pa.array(numbers, pa.int32())
     columns["pixel_hashes"] = pa.array([_text(row.pixel_hashes) for row in rows], pa.string())
     columns["dhashes"] = pa.array([_text(row.dhashes) for row in rows], pa.string())
     columns["content"] = pa.array([row.content for row in rows], pa.string())
@@ -80,7 +89,7 @@ def read_index(task: str) -> TaskIndex:
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: no such file; run `gfm index` first") from None
     rows = [_row(record) for record in records]
-    return TaskIndex(meta["kind"], meta["classes"], rows, meta["quarantined"], digest)
+    return TaskIndex(meta["kind"], meta["classes"], rows, meta["quarantined"], meta.get("numbers", {}), digest)
 
 
 def _row(record: dict[str, Any]) -> Row:
@@ -93,6 +102,7 @@ def _row(record: dict[str, Any]) -> Row:
         labels=tuple(json.loads(record["labels"])),
         window=(record["x"], record["y"], record["width"], record["height"]),
         bounds=None if west is None else Bounds(west, record["south"], record["east"], record["north"]),
+        target_window=None if record.get("target_x") is None else tuple(record[name] for name in TARGET_COLUMNS),
     )
     part = next(part for part in PARTS if part == record["split"])
     dhashes = tuple(tuple(variants) for variants in json.loads(record["dhashes"]))

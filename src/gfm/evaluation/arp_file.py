@@ -14,6 +14,7 @@ from gfm.evaluation.arp import relative_performance
 from gfm.evaluation.bootstrap import bootstrap_intervals
 from gfm.evaluation.columns import aligned
 from gfm.evaluation.score_file import read_scores
+from gfm.evaluation.scores import ERRORS
 from gfm.output_file import write_whole
 from gfm.params import Evaluate
 from gfm.progress import say
@@ -43,7 +44,14 @@ def arp_of_file(path: Path, baseline: str, out: Path | None) -> None:
     """
     if out is not None and out.exists() and out.samefile(path):
         raise DataError(f"--json {out}: is the results table itself; give another file")
-    table = _with_seeds(_with_fractions(read_scores(path, COLUMNS, "score")), path)
+    table = read_scores(path, COLUMNS, "score")
+    errors = [metric for metric in dict.fromkeys(table["metric"]) if metric.lower() in ERRORS]
+    if errors:
+        raise DataError(
+            f"{path}: holds {errors[0]}, of which less is better; turn it into a score (1 - {errors[0]} / the targets' "
+            "standard deviation, say) or leave its rows out"
+        )
+    table = _with_seeds(_with_fractions(table), path)
     results, lacking = _comparable(table, baseline, path)
     try:
         performance = relative_performance(results, baseline)

@@ -16,7 +16,7 @@ from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.collection import read_data
 from gfm.evaluation.energy import Cost, costs
 from gfm.evaluation.report import Drawn, draw_figures, render_report
-from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, results_table
+from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, references, results_table
 from gfm.evaluation.verdict import verdict
 from gfm.output_file import write_whole
 from gfm.output_folder import new_folder
@@ -57,11 +57,12 @@ def _evaluate(params: Params) -> None:
         "report": provenance(None),
     }
     drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
-    page = render_report(params, assessment, spent, drawn, data, records)
+    untrained = references(runs)
+    page = render_report(params, assessment, untrained, spent, drawn, data, records)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
     write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    write_whole(ARP, json.dumps(_summary(assessment, spent), indent=2, ensure_ascii=False) + "\n")
+    write_whole(ARP, json.dumps(_summary(assessment, untrained, spent), indent=2, ensure_ascii=False) + "\n")
     write_whole(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
     _write_figures(drawn)
     write_whole(layout.REPORT, page)
@@ -74,7 +75,7 @@ def _evaluate(params: Params) -> None:
     say(f"report: {layout.REPORT} ({layout.REPORT.stat().st_size / 1e6:.1f} MB)")
 
 
-def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
+def _summary(assessment: Assessment, untrained: Mapping[str, str], spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
     """The content of arp.json, models and tasks in the order of the parameters; null where there is no figure."""
     models: dict[str, JsonValue] = {}
     for model in assessment.models:
@@ -94,6 +95,7 @@ def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, Jso
         "undefined": assessment.undefined,
         "confidence": assessment.confidence,
         "models": models,
+        **({"references": dict(untrained)} if untrained else {}),
     }
 
 

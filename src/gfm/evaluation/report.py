@@ -104,12 +104,13 @@ def _draw(name: str, title: str, note: str, figure: Callable[[figures.Theme], by
 def render_report(
     params: Params,
     assessment: Assessment,
+    references: Mapping[str, str],
     costs: Mapping[str, Cost],
     drawn: Mapping[str, list[Drawn]],
     data: DataSection,
     records: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """The page as text; `records` maps each run's name to its provenance."""
+    """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gfm.evaluation", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -124,7 +125,7 @@ def render_report(
         models=assessment.models,
         baseline=assessment.baseline,
         colours=figures.model_colours(assessment.models),
-        rows=_rows(params, assessment),
+        rows=_rows(params, assessment, references),
         arp_cells=_arp_cells(assessment),
         cost_cells={model: _cost_cell(cost) for model, cost in costs.items()},
         seeds_text=_seeds_text(assessment),
@@ -144,7 +145,7 @@ def render_report(
     )
 
 
-def _rows(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
+def _rows(params: Params, assessment: Assessment, references: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = []
     for task in assessment.tasks:
         best = assessment.best(task)
@@ -157,6 +158,7 @@ def _rows(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
             {
                 "task": task,
                 "metric": assessment.metrics[task],
+                "reference": references.get(task, ""),
                 "too_small": params.tasks[task].too_small,
                 "cells": cells,
             }

@@ -15,6 +15,7 @@ from gfm.errors import DataError
 from gfm.params import Params
 
 COLUMNS = ["model", "task", "metric", "score", "seed"]
+ERRORS = ("rmse", "mae")  # metrics of which less is better: they stand in scores.csv, never in a table to compare by
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ def read_runs(params: Params) -> list[TaskRun]:
 
 
 def results_table(runs: list[TaskRun]) -> pd.DataFrame:
-    """The test scores as a long table (model, task, metric, score, seed), each task's primary metric first."""
+    """The test scores as a long table (model, task, metric, score, seed), each task's primary metric first.
+
+    More is better of all of them: errors stay in the runs' own tables.
+    """
     tables = []
     for run in runs:
-        test = run.scores[run.scores["split"] == "test"]
+        test = run.scores[(run.scores["split"] == "test") & ~run.scores["metric"].isin(ERRORS)]
         # A stable sort on "is not the primary metric" keeps the others in the order they were written.
         order = np.argsort((test["metric"] != run.primary_metric).to_numpy(), kind="stable")
         tables.append(test.iloc[order][COLUMNS])
@@ -62,6 +66,16 @@ def results_table(runs: list[TaskRun]) -> pd.DataFrame:
 def primary_metrics(runs: list[TaskRun]) -> dict[str, str]:
     """The metric that each task is judged by."""
     return {run.task: run.primary_metric for run in runs}
+
+
+def references(runs: list[TaskRun]) -> dict[str, str]:
+    """Task -> name and primary score of what needs no training, for tasks whose kind names it."""
+    found = {}
+    for run in runs:
+        reference = run.record.get("reference")
+        if reference:
+            found[run.task] = f"{reference['name']} {reference['test'][run.primary_metric]:.3f}"
+    return found
 
 
 def primary_only(results: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from gfm.evaluation.verdict import verdict
 from gfm.params import Params
 from gfm.progress import say
 
+ARP = layout.REPORTS / "arp.json"
 REMEDY = "run `dvc repro evaluate`"
 
 
@@ -45,6 +46,8 @@ def print_results(params: Params) -> None:
     for grid in sorted({entry.grid for entry in spent.values() if entry.grid}):
         say(f"Grid: {grid}.")
     say(f"\n{verdict(assessment).line}")
+    for name, reference in _read_references().items():
+        say(f"{name}: {reference} without training")
     for name, task in params.tasks.items():
         if task.too_small:
             say(f"{name} is too small to conclude from: {task.too_small}")
@@ -93,16 +96,19 @@ def _read_results(params: Params) -> pd.DataFrame:
     return results
 
 
+def _read_references() -> dict[str, str]:
+    return dict(json.loads(ARP.read_text(encoding="utf-8")).get("references", {}))
+
+
 def _read_spent(params: Params) -> dict[str, Spent]:
-    path = layout.REPORTS / "arp.json"
     try:
-        models = json.loads(path.read_text(encoding="utf-8"))["models"]
+        models = json.loads(ARP.read_text(encoding="utf-8"))["models"]
         return {
             model: Spent(found["kg_co2eq"], str(found["energy_method"]), str(found["grid"]))
             for model, found in ((model, models[model]) for model in params.models)
         }
     except (FileNotFoundError, ValueError, KeyError):
-        raise DataError(f"{path}: missing or incomplete; {REMEDY}") from None
+        raise DataError(f"{ARP}: missing or incomplete; {REMEDY}") from None
 
 
 def _energy_line(spent: Mapping[str, Spent]) -> str:

@@ -6,6 +6,8 @@ One file a section; `load(path)` reads a parameter file.
 from __future__ import annotations
 
 from gfm.params.downstream import (
+    CLASS_MAPS,
+    NUMBER_MAPS,
     BigEarthNet,
     ClassFolders,
     Finetune,
@@ -13,11 +15,15 @@ from gfm.params.downstream import (
     FormatBase,
     FullFinetuning,
     ImageMasks,
+    ImageTargets,
     Knn,
     Lora,
+    Measured,
     Mode,
+    NumberMaps,
     Oscd,
     PlaceSplit,
+    SpaceNet2,
     Task,
 )
 from gfm.params.encoders import (
@@ -65,6 +71,8 @@ from gfm.params.section import LocalFile, Name, OpenShare, ParameterError, Scala
 from gfm.params.whole import Params
 
 __all__ = [
+    "CLASS_MAPS",
+    "NUMBER_MAPS",
     "PARAMS_FILE",
     "Architecture",
     "BandFilesSource",
@@ -86,15 +94,18 @@ __all__ = [
     "GfmFastPretraining",
     "GfmPretraining",
     "ImageMasks",
+    "ImageTargets",
     "Imagery",
     "ImagesSource",
     "Knn",
     "LocalFile",
     "Lora",
     "Masking",
+    "Measured",
     "Mode",
     "Name",
     "Normalisation",
+    "NumberMaps",
     "OpenShare",
     "Oscd",
     "ParameterError",
@@ -114,6 +125,7 @@ __all__ = [
     "SimmimContinualPretraining",
     "SimmimPretraining",
     "Source",
+    "SpaceNet2",
     "Splits",
     "StoredValue",
     "Student",

@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.imagery import Imagery
+from gfm.params.imagery import Imagery, storable
 from gfm.params.pretraining import Schedule
-from gfm.params.section import Below, Different, Section, Share
+from gfm.params.section import Below, Different, Section, Share, StoredValue
+
+CLASS_MAPS = ("segmentation", "change")  # kinds that give every pixel a class
+NUMBER_MAPS = ("super-resolution", "regression")  # kinds that give every pixel numbers
 
 
 class PlaceSplit(Section):
@@ -100,7 +103,66 @@ class BigEarthNet(FormatBase):
         return self
 
 
-Format = Annotated[ClassFolders | ImageMasks | Oscd | BigEarthNet, Field(discriminator="format")]
+class NumberMaps(FormatBase):
+    """Images, and rasters of numbers that are predicted from them, in sibling folders."""
+
+    images: str = "images"
+    targets: str = "targets"
+    georeference: Literal["file", "none"] = "file"  # file: both lie where they say; none: places are not known
+
+
+class SpaceNet2(NumberMaps):
+    """Images of low and of high resolution of the same ground in sibling folders (SpaceNet 2), of the same bands.
+
+    The place is the folder above `images`, then the block of ground that the image lies in, else the image.
+    """
+
+    format: Literal["spacenet2"]
+    images: str = "MUL"
+    targets: str = "PAN-MS"  # MUL-PanSharpen in the set as published
+    # Of the images of both folders: 11 bits, coastal blue to the second near infrared of WorldView-2.
+    imagery: Imagery = Imagery(
+        dtype="uint16",
+        bands={
+            "B1": 0.425, "B2": 0.480, "B3": 0.545, "B4": 0.605, "B5": 0.660, "B6": 0.725, "B7": 0.833, "B8": 0.950
+        },
+        scale=1 / 2047,
+    )  # fmt: skip
+    # file: a target is cut to the ground that its image shows; none: their edges are taken for the same ground
+    # (162 px for 650 px, also where they show 648 of them), and each image is a place
+    georeference: Literal["file", "none"] = "file"
+    block_km: PositiveFloat = 1.0  # side of a block of ground that is one place; neighbouring images touch
+
+
+class Measured(Section):
+    """What the numbers of a target raster are: a stored value times `scale` plus `offset` is what is predicted."""
+
+    dtype: Literal["float32", "uint8", "uint16", "int16"] = "float32"
+    scale: PositiveFloat = 1.0
+    offset: float = 0.0
+    nodata: StoredValue | None = None  # stored value (.nan too) that means "not measured": neither learned nor scored
+    unit: str = ""  # t/ha, m, …; shown in pictures
+
+    @model_validator(mode="after")
+    def _nodata_can_be_stored(self) -> Measured:
+        storable(self.nodata, self.dtype)
+        return self
+
+
+class ImageTargets(NumberMaps):
+    """Images and rasters of one band of numbers, of the same name, in sibling folders (BioMassters).
+
+    The place is the folder above `images`, else the image.
+    """
+
+    format: Literal["image-targets"]
+    target: Measured = Measured()
+    chip_px: PositiveInt | None = None  # images are cut into chips of this side; None: images are chips, of one size
+
+
+Format = Annotated[
+    ClassFolders | ImageMasks | Oscd | BigEarthNet | SpaceNet2 | ImageTargets, Field(discriminator="format")
+]
 
 
 class FinetuneSchedule(Schedule):
@@ -214,34 +276,32 @@ class Finetune(Section):
 class Task(Section):
     """One downstream task: what is predicted, from which data, how the model is adapted."""
 
-    kind: Literal["classification", "multilabel", "segmentation", "change"]
+    kind: Literal["classification", "multilabel", "segmentation", "change", "super-resolution", "regression"]
     data: Format
-    image_px: PositiveInt = 96  # side that chips are resized to; masks keep their own size for scoring
+    image_px: PositiveInt = 96  # side that chips are resized to for the encoder; masks and targets keep their own size
     positive_class: str | None = None  # report F1/IoU of this class (change, buildings); None: mean over classes
-    # What chooses the epoch and enters ARP; None: accuracy, or micro_map of several labels. Pixel tasks have their own.
-    metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map"] | None = None
+    # What chooses the epoch and enters ARP; None: accuracy, micro_map of several labels, psnr of super-resolution,
+    # r2 of regression. Segmentation and change have their own.
+    metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map", "psnr", "ssim", "r2"] | None = None
+    loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1) and regression (None: mse)
     finetune: Finetune = Finetune()
     too_small: str = ""  # why no conclusion may be drawn from this set; printed beside its scores
 
     @model_validator(mode="after")
     def _fits(self) -> Task:
-        fitting = {
-            "classification": ("class-folders", "image-masks"),
-            "multilabel": ("bigearthnet",),
-            "segmentation": ("image-masks",),
-            "change": ("oscd",),
-        }[self.kind]
+        fitting = _FORMATS[self.kind]
         if self.data.format not in fitting:
             raise ValueError(f"a {self.kind} task reads {' or '.join(fitting)}, not {self.data.format}")
-        scored = {
-            "classification": ("accuracy", "mean_class_accuracy"),
-            "multilabel": ("micro_map", "macro_map"),
-        }.get(self.kind, ())
+        scored = _METRICS.get(self.kind, ())
         if self.metric is not None and self.metric not in scored:
             fix = f"takes {' or '.join(scored)}" if scored else "is scored by IoU or F1; leave it out"
             raise ValueError(f"metric = {self.metric}: a {self.kind} task {fix}")
         if isinstance(self.data, ImageMasks) and self.positive_class not in (None, *self.data.classes):
             raise ValueError(f"positive_class = {self.positive_class} is not one of {', '.join(self.data.classes)}")
+        if self.kind in NUMBER_MAPS and self.positive_class is not None:
+            raise ValueError(f"positive_class = {self.positive_class}: a {self.kind} task has no classes; leave it out")
+        if self.kind not in NUMBER_MAPS and self.loss is not None:
+            raise ValueError(f"loss = {self.loss} is for {' and '.join(NUMBER_MAPS)}; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -260,3 +320,19 @@ class Task(Section):
                 f"not for a {self.kind} task; leave them out"
             )
         return self
+
+
+_FORMATS = {
+    "classification": ("class-folders", "image-masks"),
+    "multilabel": ("bigearthnet",),
+    "segmentation": ("image-masks",),
+    "change": ("oscd",),
+    "super-resolution": ("spacenet2",),
+    "regression": ("image-targets",),
+}
+_METRICS = {
+    "classification": ("accuracy", "mean_class_accuracy"),
+    "multilabel": ("micro_map", "macro_map"),
+    "super-resolution": ("psnr", "ssim"),
+    "regression": ("r2",),
+}

@@ -32,9 +32,14 @@ class Imagery(Section):
 
     @model_validator(mode="after")
     def _nodata_can_be_stored(self) -> Imagery:
-        limits = WHOLE_NUMBERS.get(self.dtype)
-        if self.nodata is not None and limits is not None:
-            low, high = limits
-            if not (low <= self.nodata <= high and float(self.nodata).is_integer()):
-                raise ValueError(f"nodata = {self.nodata:g} cannot be stored as {self.dtype}, {low} to {high}")
+        storable(self.nodata, self.dtype)
         return self
+
+
+def storable(nodata: float | None, dtype: str) -> None:
+    """ValueError where no pixel of this dtype can hold the value."""
+    limits = WHOLE_NUMBERS.get(dtype)
+    if nodata is not None and limits is not None:
+        low, high = limits
+        if not (low <= nodata <= high and float(nodata).is_integer()):
+            raise ValueError(f"nodata = {nodata:g} cannot be stored as {dtype}, {low} to {high}")

@@ -9,8 +9,10 @@ from gfm.downstream.formats.bigearthnet import BigEarthNetFormat
 from gfm.downstream.formats.class_folders import ClassFoldersFormat
 from gfm.downstream.formats.format import TaskFormat, read_in_threads
 from gfm.downstream.formats.image_masks import ImageMasksFormat
+from gfm.downstream.formats.image_targets import ImageTargetsFormat
 from gfm.downstream.formats.oscd import OscdFormat
-from gfm.params import BigEarthNet, ClassFolders, ImageMasks, Task
+from gfm.downstream.formats.spacenet2 import SpaceNet2Format
+from gfm.params import BigEarthNet, ClassFolders, ImageMasks, ImageTargets, SpaceNet2, Task
 
 __all__ = ["TaskFormat", "open_format", "read_in_threads"]
 
@@ -24,4 +26,8 @@ def open_format(name: str, task: Task, raw: Path) -> TaskFormat[Any]:
         return ImageMasksFormat(name, task, data, raw)
     if isinstance(data, BigEarthNet):
         return BigEarthNetFormat(name, task, data, raw)
+    if isinstance(data, SpaceNet2):
+        return SpaceNet2Format(name, task, data, raw)
+    if isinstance(data, ImageTargets):
+        return ImageTargetsFormat(name, task, data, raw)
     return OscdFormat(name, task, data, raw)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ Data = TypeVar("Data", bound=FormatBase)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Pixels = NDArray[np.uint8]
+Numbers = NDArray[np.float32]
 
 SMALLEST_PX = 8  # below it an image shows nothing that could be told apart
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
@@ -63,11 +64,8 @@ class TaskFormat(ABC, Generic[Data]):
 
     def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
         """Read and check one scene and cut it into samples; ImageError names the file that cannot be used."""
-        images = self._images(scene.inputs, tuple(bands))
+        images = self._checked_images(scene, bands)
         height, width = images[0].shape[:2]
-        if min(height, width) < SMALLEST_PX:
-            reason = f"is {width}x{height} px, the shorter side must have {SMALLEST_PX}"
-            raise ImageError(self.raw / scene.inputs[0][0], reason, "remove it")
         mask = None
         if scene.target is not None:
             mask = self._mask(scene.target)
@@ -82,18 +80,35 @@ class TaskFormat(ABC, Generic[Data]):
             x, y, w, h = window
             part = None if mask is None else mask[y : y + h, x : x + w]
             labels = self._labels(scene, part)
-            sample = Sample(
-                id=scene.id if (w, h) == (width, height) else f"{scene.id}#{x},{y}",
-                place=scene.place,
-                inputs=scene.inputs,
-                target=scene.target,
-                labels=labels,
-                window=window,
-                bounds=self._bounds(scene, window),
-            )
             pixels = [image[y : y + h, x : x + w] for image in images]
-            cuts.append(Cut(sample, pixels, labels or self._classes_in(part)))
+            cuts.append(
+                Cut(self._sample(scene, window, (width, height), labels), pixels, labels or self._classes_in(part))
+            )
         return cuts
+
+    def _checked_images(self, scene: Scene, bands: Sequence[str]) -> list[Pixels]:
+        images = self._images(scene.inputs, tuple(bands))
+        height, width = images[0].shape[:2]
+        if min(height, width) < SMALLEST_PX:
+            reason = f"is {width}x{height} px, the shorter side must have {SMALLEST_PX}"
+            raise ImageError(self.raw / scene.inputs[0][0], reason, "remove it")
+        return images
+
+    def _sample(
+        self, scene: Scene, window: Window, size: tuple[int, int], labels: tuple[str, ...], **more: Any
+    ) -> Sample:
+        """The sample of a window of a scene whose images are of `size`, width and height."""
+        x, y, *own = window
+        return Sample(
+            id=scene.id if tuple(own) == size else f"{scene.id}#{x},{y}",
+            place=scene.place,
+            inputs=scene.inputs,
+            target=scene.target,
+            labels=labels,
+            window=window,
+            bounds=self._bounds(scene, window),
+            **more,
+        )
 
     def images(self, sample: Sample, bands: Sequence[str]) -> list[Pixels]:
         """The sample's window of every date, in the order of `bands`."""
@@ -106,6 +121,10 @@ class TaskFormat(ABC, Generic[Data]):
             raise DataError(f"{sample.id}: has no mask; run `gfm index` again")
         x, y, width, height = sample.window
         return self._mask(sample.target)[y : y + height, x : x + width]
+
+    def numbers(self, sample: Sample, bands: Sequence[str]) -> Numbers:
+        """The sample's target (H, W, C), where it is numbers; NaN where nothing was measured."""
+        raise NotImplementedError(f"{type(self).__name__} has no targets of numbers")
 
     def _classes_in(self, mask: Pixels | None) -> tuple[str, ...]:
         if mask is None:

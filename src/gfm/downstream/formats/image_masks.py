@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from gfm.downstream.formats.format import Pixels, TaskFormat, chip_windows, image_files, is_folder, subfolders
+from gfm.downstream.formats.format import Pixels, chip_windows
 from gfm.downstream.formats.mask_file import read_mask
+from gfm.downstream.formats.paired_folders import PairedFolders
 from gfm.downstream.sample import Refused, Sample, Scene, Window
-from gfm.errors import DataError
 from gfm.imagery.footprint import Bounds, Corners, slippy_bounds, slippy_numbers
-from gfm.imagery.raster import ImageError, read_image, to_uint8, unreadable
+from gfm.imagery.raster import ImageError, read_image, to_uint8
 from gfm.params import ImageMasks, ParameterError, Task
 
 ABSENT, PRESENT = "absent", "present"
 IMAGES_HELD = 8  # decoded images that are cut into chips
 
 
-class ImageMasksFormat(TaskFormat[ImageMasks]):
+class ImageMasksFormat(PairedFolders[ImageMasks]):
     """root/AREA/images/NAME.png with root/AREA/masks/NAME.png, AREA any number of folders deep, or none.
 
     The place is AREA; where names carry slippy-map numbers it is AREA/bX_Y, the block of tiles, since neighbouring
@@ -29,12 +28,17 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
     """
 
     layout = "it should hold AREA/images and AREA/masks"
+    counterpart = "mask"
 
     def __init__(self, name: str, task: Task, data: ImageMasks, raw: Path) -> None:
         super().__init__(name, task, data, raw)
         held = IMAGES_HELD if data.chip_px else 0
         self._picture = lru_cache(maxsize=held)(self._read_picture)
         self._class_ids = lru_cache(maxsize=held)(self._read_class_ids)
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        return self.data.images, self.data.masks
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return [ABSENT, PRESENT] if self.task.kind == "classification" else list(self.data.classes)
@@ -45,67 +49,17 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
                 f"tasks.{self.name}.data.foreground = above-zero tells two classes apart, but classes has "
                 f"{len(self.data.classes)}; set foreground = exact"
             )
-        areas, refused = self._areas()
-        yield from refused
-        for area in areas:
-            try:
-                yield from self._pairs(area)
-            except ImageError as error:
-                yield Refused(self._relative(error.path), error.reason)
+        yield from super()._scenes()
 
-    def _areas(self) -> tuple[list[Path], list[Refused]]:
-        """Folders that hold both an `images` and a `masks` folder, sorted, and the folders that cannot be searched.
-
-        Links are followed after all real folders, and each folder is searched once, so that a link that leads back
-        ends nowhere and one to another area does not list it twice.
-        """
-        areas: list[Path] = []
-        refused: list[Refused] = []
-        met: set[tuple[int, int]] = set()
-        folders, links = [self.root], list[Path]()
-        while folders or links:
-            here = folders.pop() if folders else links.pop(0)
-            try:
-                status = here.stat()
-                if (status.st_dev, status.st_ino) in met:
-                    continue
-                met.add((status.st_dev, status.st_ino))
-                if all(is_folder(here / part) for part in (self.data.images, self.data.masks)):
-                    areas.append(here)
-                    continue
-                for child in subfolders(here):
-                    (links if child.is_symlink() else folders).append(child)
-            except OSError as error:
-                refused.append(Refused(self._relative(here), unreadable(here, error).reason))
-            except ImageError as error:
-                refused.append(Refused(self._relative(error.path), error.reason))
-        return sorted(areas), refused
-
-    def _pairs(self, area: Path) -> Iterator[Scene | Refused]:
-        masks: dict[str, Path] = {}
-        for mask in image_files(area / self.data.masks):
-            masks.setdefault(mask.stem, mask)
-        name = "" if area == self.root else area.relative_to(self.root).as_posix()
-        seen: dict[str, Path] = {}
-        for image in image_files(area / self.data.images):
-            file = self._relative(image)
-            numbers = slippy_numbers(image.stem) if self.data.georeference == "slippy" else None
-            if image.stem in seen:
-                yield Refused(file, f"has the same mask as {seen[image.stem].name}")
-            elif image.stem not in masks:
-                yield Refused(file, f"no mask {self.data.masks}/{image.stem}.* beside it")
-            elif self.data.georeference == "slippy" and numbers is None:
-                yield Refused(file, "its name does not end in slippy-map numbers X-Y-ZOOM (georeference = slippy)")
-            else:
-                place = name or (image.stem if numbers is None else "")
-                if numbers is not None:
-                    block = f"b{numbers[0] // self.data.block_tiles}_{numbers[1] // self.data.block_tiles}"
-                    place = f"{place}/{block}" if place else block
-                target = self._relative(masks[image.stem])
-                yield Scene(image.relative_to(self.root).as_posix(), place, inputs=((file,),), target=target)
-            seen.setdefault(image.stem, image)
-        for stem in sorted(masks.keys() - seen.keys()):
-            yield Refused(self._relative(masks[stem]), f"no image {self.data.images}/{stem}.* beside it")
+    def _place(self, area: str, image: Path) -> str:
+        if self.data.georeference != "slippy":
+            return area or image.stem
+        numbers = slippy_numbers(image.stem)
+        if numbers is None:
+            reason = "its name does not end in slippy-map numbers X-Y-ZOOM (georeference = slippy)"
+            raise ImageError(image, reason, "rename it, or set georeference = none")
+        block = f"b{numbers[0] // self.data.block_tiles}_{numbers[1] // self.data.block_tiles}"
+        return f"{area}/{block}" if area else block
 
     def _images(self, inputs: tuple[tuple[str, ...], ...], bands: tuple[str, ...]) -> list[Pixels]:
         return [self._picture(file, bands) for (file,) in inputs]
@@ -138,25 +92,10 @@ class ImageMasksFormat(TaskFormat[ImageMasks]):
         return (PRESENT,) if share > 0 and share >= self.data.presence_share else (ABSENT,)
 
     def misfits(self, samples: Sequence[Sample]) -> dict[int, str]:
-        """Images of another size than most: chips are padded to the largest, so one large image would shrink all.
-
-        DataError where no size is that of half the images.
-        """
         if self.task.kind != "segmentation" or self.data.chip_px or not samples:
             return {}
-        sizes = Counter(sample.window[2:] for sample in samples)
-        (width, height), count = max(sizes.items(), key=lambda item: (item[1], item[0]))
         fix = f"set tasks.{self.name}.data.chip_px to cut images of any size into chips"
-        if 2 * count < len(samples):
-            raise DataError(
-                f"{self.root}: {len(samples)} images are of {len(sizes)} sizes, none that of half of them "
-                f"({width}x{height} px: {count}); {fix}"
-            )
-        return {
-            position: f"is {w}x{h} px, most images of the task are {width}x{height}; {fix}"
-            for position, (_, _, w, h) in enumerate(sample.window for sample in samples)
-            if (w, h) != (width, height)
-        }
+        return self._odd_sizes([sample.window[2:] for sample in samples], fix)
 
     def corners(self, sample: Sample) -> Corners:
         if self.data.georeference == "file" or sample.bounds is None:

@@ -7,7 +7,9 @@ from torch import Tensor
 from gfm.downstream.tasks.change import Change
 from gfm.downstream.tasks.classification import Classification
 from gfm.downstream.tasks.multilabel import Multilabel
+from gfm.downstream.tasks.regression import Regression
 from gfm.downstream.tasks.segmentation import Segmentation
+from gfm.downstream.tasks.super_resolution import SuperResolution
 from gfm.downstream.tasks.task import Batch, Panel, Scores, TaskModel, TaskSpec
 from gfm.models.encoder import Encoder
 
@@ -25,4 +27,8 @@ def build_model(kind: str, encoder: Encoder, spec: TaskSpec, class_weights: Tens
             return Segmentation(encoder, spec, class_weights)
         case "change":
             return Change(encoder, spec, class_weights)
+        case "super-resolution":
+            return SuperResolution(encoder, spec)
+        case "regression":
+            return Regression(encoder, spec)
     raise ValueError(f"no task of kind {kind}")

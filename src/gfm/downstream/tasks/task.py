@@ -24,8 +24,15 @@ class TaskSpec:
     classes: tuple[str, ...]
     dates: int
     bands: int
-    image_px: int
+    image_px: int  # side of the images in a batch
+    encoder_px: int | None = None  # side that the network resizes them to for its encoder; None: it does not
     mask_px: int | None = None  # side of the padded masks; None where the target is no mask
+    number_px: int | None = None  # side of the padded targets of numbers; None where the target is none
+    number_bands: int = 1
+    number_mean: float = 0.0  # of the training targets, which numbers are scaled by
+    number_std: float = 1.0
+    unit: str = ""  # of the numbers
+    loss: str | None = None  # that the user chose; None: the kind's own
     positive: int | None = None  # id of the class that the scores are about; None: all of them
     metric: str | None = None  # that the user chose to judge by; None: the kind's own
 
@@ -34,7 +41,9 @@ class Batch(NamedTuple):
     """Samples of one part, as they come from the loader."""
 
     image: Tensor  # uint8 (B, dates, bands, image_px, image_px)
-    target: Tensor  # int64 (B,) class ids; float32 (B, classes) 0 or 1; or uint8 (B, mask_px, mask_px) class ids
+    # int64 (B,) class ids; float32 (B, classes) 0 or 1; uint8 (B, mask_px, mask_px) class ids; or
+    # float32 (B, number_bands, number_px, number_px), NaN where nothing was measured
+    target: Tensor
 
     def check(self, spec: TaskSpec) -> None:
         """Raise ValueError where the images are not what the task declares."""
@@ -55,7 +64,7 @@ class Scores(ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Metric name -> score, the primary metric first; more is better."""
+        """Metric name -> score, the primary metric first; of that one, more is better."""
 
 
 def primary_first(scores: dict[str, float], primary: str) -> dict[str, float]:
@@ -79,6 +88,7 @@ class TaskModel(nn.Module, ABC):
     """
 
     primary: str  # the metric that chooses the epoch and stands in the results
+    reference: str | None = None  # name of what needs no training, if its scores stand beside the model's (see `refer`)
 
     def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
         super().__init__()
@@ -102,6 +112,14 @@ class TaskModel(nn.Module, ABC):
         """Float logits of a batch."""
         batch.check(self.spec)
         return self(batch.image).float()  # type: ignore[no-any-return]
+
+    def refer(self, batch: Batch) -> Tensor:
+        """What `reference` predicts for a batch, as `predict` gives it."""
+        raise NotImplementedError(f"{type(self).__name__} names no reference")
+
+    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Name and colour of everything that maps show; empty where nothing is a map."""
+        return []
 
     def panels(self, image: Picture, logits: Tensor, target: Tensor) -> list[Panel]:
         """What to show of one sample: `image` is uint8 (dates, H, W, 3), logits and target are without batch axis."""
