@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from gfm import layout
 from gfm.errors import DataError
@@ -53,6 +55,16 @@ class Leaks:
 
     rows: list[dict[str, str]]  # task, split, how, images
     images: int  # each once, however many samples it matches
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images that were dropped for one of `kept_source`."""
+
+    source: str
+    kept_source: str
+    reason: str
+    images: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,22 @@ def read_sources(params: Params) -> list[SourceCounts]:
     ]
 
 
+def read_manifest(columns: Sequence[str]) -> pd.DataFrame:
+    """These columns of the manifest; DataError where it is missing, unreadable, or made before one of them was."""
+    path = layout.MANIFEST
+    try:
+        lacking = sorted(set(columns) - set(read_schema(path).names))
+        if not lacking:
+            return pd.read_parquet(path, columns=list(columns))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro assemble`") from None
+    except (OSError, ValueError) as error:  # what pyarrow raises for broken files
+        raise DataError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); run `dvc repro -f assemble`"
+        ) from None
+    raise DataError(f"{path}: lacks {', '.join(lacking)}: an older version made it; run `dvc repro -f assemble`")
+
+
 def read_split() -> dict[str, int]:
     """Images of the collection by split: train, val, leak."""
     path = layout.COLLECTION_SPLIT
@@ -138,6 +166,15 @@ def read_leaks() -> Leaks:
     grouped = table.groupby(["task", "split", "how"])["id"].nunique().reset_index(name="images")
     rows = [{str(key): str(value) for key, value in row.items()} for row in grouped.to_dict("records")]
     return Leaks(rows, int(table["id"].nunique()))
+
+
+def read_duplicates() -> list[Duplicates]:
+    """Copies by the source they were dropped from, that of the image kept in their place, and how alike they are."""
+    table = read_table(layout.COLLECTION / "dropped.csv", ["source", "id", "reason", "kept"], "assemble")
+    copies = table[table["kept"] != ""]
+    copies = copies.assign(kept=copies["kept"].str.split("/", n=1).str[0])
+    pairs = Counter(zip(copies["source"], copies["kept"], copies["reason"], strict=True))
+    return [Duplicates(*pair, images) for pair, images in sorted(pairs.items())]
 
 
 def _validation() -> dict[str, Any]:
