@@ -134,6 +134,14 @@ def validate(params: ParamsFile = DEFAULT) -> None:
 
 
 @app.command()
+def describe(params: ParamsFile = DEFAULT) -> None:
+    """Write a page on the collection: sources, images, quality, classes, places, and what was left out."""
+    from gfm.evaluation.describe import describe
+
+    describe(_load(params))
+
+
+@app.command()
 def teacher(params: ParamsFile = DEFAULT) -> None:
     """Make the frozen teacher: train the small supervised one, or import a timm model with its weights."""
     from gfm.pretraining.teacher import make_teacher

@@ -15,6 +15,7 @@ TASK_MODELS = Path("models/tasks")
 REPORTS = Path("reports")
 VALIDATION = REPORTS / "validation.json"
 VALIDATION_PASSED = REPORTS / "validation_passed.txt"  # the same bytes for any data: trainings wait for it
+COLLECTION_REPORT = REPORTS / "collection"
 RESULTS = REPORTS / "results.csv"
 REPORT = REPORTS / "report.html"
 

@@ -48,6 +48,8 @@ class Chain:
                 "date": None,
                 "licence": "CC0",
                 "entropy_bits": 7.0,
+                "contrast": 40.0,
+                "sharpness": 500.0,
                 "nodata_share": 0.0,
                 "pixel_hash": pixel_hash(picture),
                 "dhash": dhash(picture),

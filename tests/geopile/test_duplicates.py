@@ -26,6 +26,8 @@ def row(name: str, **changes: Any) -> Row:
         "crs": None,
         "date": None,
         "entropy_bits": 7.0,
+        "contrast": 40.0,
+        "sharpness": 500.0,
         "nodata_share": 0.0,
         "pixel_hash": name,
         "dhash": f"{LOOKS:016x}",

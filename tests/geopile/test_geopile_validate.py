@@ -101,6 +101,8 @@ DEFECTS: dict[str, tuple[Path, Callable[[pd.DataFrame], Any], str, str]] = {
     ),
     "a foreign source": (IMAGES, put("source", 3, "elsewhere"), "manifest.source", "drawn/i003.jpg: elsewhere"),
     "impossible entropy": (IMAGES, put("entropy_bits", 4, 9.5), "manifest.entropy_bits", "drawn/i004.jpg: 9.5"),
+    "impossible contrast": (IMAGES, put("contrast", 10, 130.0), "manifest.contrast", "drawn/i010.jpg: 130"),
+    "impossible sharpness": (IMAGES, put("sharpness", 11, -1.0), "manifest.sharpness", "drawn/i011.jpg: -1"),
     "bytes behind the shard": (IMAGES, put("offset", 5, 5000), "manifest.shard_bytes, end", "drawn/i005.jpg"),
     "a missing shard": (IMAGES, put("shard", 6, "00009.tar"), "manifest.shard_bytes", "drawn/i006.jpg"),
     "beyond the pole": (IMAGES, put("north", 7, 95.0), "manifest.north", "drawn/i007.jpg: 95"),
@@ -295,6 +297,11 @@ def test_an_empty_collection_never_passes(whole: Params) -> None:
     change(COLLECTION_SPLIT, lambda table: table.iloc[:0])
     SUMMARY.write_text(json.dumps({"images": 0, "sources": {}}))
     assert any("validation.min_images" in line for line in findings(whole))
+
+
+def test_a_manifest_of_an_older_version_says_what_to_run(whole: Params) -> None:
+    change(MANIFEST, lambda table: table.drop(columns=["contrast", "sharpness"]))
+    assert any(line.startswith("manifest.contrast:") and "dvc repro -f assemble" in line for line in findings(whole))
 
 
 def test_nan_hides_nothing(whole: Params) -> None:

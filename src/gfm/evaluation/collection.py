@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from gfm import layout
 from gfm.errors import DataError
@@ -29,6 +31,10 @@ class SourceCounts:
     kept: int
     licence: str
 
+    @property
+    def left_out(self) -> int:
+        return sum(self.dropped.values())
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -41,6 +47,24 @@ class Listing:
     @property
     def hidden(self) -> int:
         return self.total - len(self.rows)
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What the guard took out of the collection."""
+
+    rows: list[dict[str, str]]  # task, split, how, images
+    images: int  # each once, however many samples it matches
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images that were dropped for one of `kept_source`."""
+
+    source: str
+    kept_source: str
+    reason: str
+    images: int
 
 
 @dataclass(frozen=True)
@@ -65,8 +89,7 @@ class DataSection:
     split: dict[str, int]  # images of the collection by split (train, val, leak)
     quarantine: Listing
     task_quarantine: Listing
-    leaks: list[dict[str, str]]  # task, split, how, images
-    leaked: int  # images taken out
+    leaks: Leaks
     validation: dict[str, Any]
     tasks: list[TaskSplit]
 
@@ -76,27 +99,19 @@ def read_data(params: Params) -> DataSection:
 
     Raises DataError naming a missing file and the stage that writes it.
     """
-    leaks = _read_table(layout.LEAKS, ["id", "task", "split", "how"], "split")
-    collection = _read_split()
     return DataSection(
-        sources=_sources(params),
-        split=collection,
-        quarantine=_listing(layout.QUARANTINE, ["source", "file", "reason"], "assemble"),
+        sources=read_sources(params),
+        split=read_split(),
+        quarantine=read_quarantine(),
         task_quarantine=_listing(layout.TASKS / "quarantine.csv", ["task", "file", "reason"], "index"),
-        leaks=[
-            {str(key): str(value) for key, value in row.items()}
-            for row in leaks.groupby(["task", "split", "how"])["id"]
-            .nunique()
-            .reset_index(name="images")
-            .to_dict("records")
-        ],
-        leaked=int(leaks["id"].nunique()),
+        leaks=read_leaks(),
         validation=_validation(),
         tasks=[_task(params, name) for name in params.tasks],
     )
 
 
-def _sources(params: Params) -> list[SourceCounts]:
+def read_sources(params: Params) -> list[SourceCounts]:
+    """What became of each source's files and images, in the order of the parameters the collection was made with."""
     path = layout.COLLECTION / "summary.json"
     counts = read_record(path, "dvc repro assemble").get("sources")
     if not isinstance(counts, dict):
@@ -115,12 +130,51 @@ def _sources(params: Params) -> list[SourceCounts]:
     ]
 
 
-def _read_split() -> dict[str, int]:
+def read_manifest(columns: Sequence[str]) -> pd.DataFrame:
+    """These columns of the manifest; DataError where it is missing, unreadable, or made before one of them was."""
+    path = layout.MANIFEST
+    try:
+        lacking = sorted(set(columns) - set(read_schema(path).names))
+        if not lacking:
+            return pd.read_parquet(path, columns=list(columns))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro assemble`") from None
+    except (OSError, ValueError) as error:  # what pyarrow raises for broken files
+        raise DataError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); run `dvc repro -f assemble`"
+        ) from None
+    raise DataError(f"{path}: lacks {', '.join(lacking)}: an older version made it; run `dvc repro -f assemble`")
+
+
+def read_split() -> dict[str, int]:
+    """Images of the collection by split: train, val, leak."""
     path = layout.COLLECTION_SPLIT
     if not path.exists():
         raise DataError(f"{path}: no such file; run `dvc repro split`")
     counts = pd.read_parquet(path, columns=["split"])["split"].value_counts()
     return {part: int(counts.get(part, 0)) for part in ("train", "val", "leak")}
+
+
+def read_quarantine() -> Listing:
+    """The collection's files that could not be used."""
+    return _listing(layout.QUARANTINE, ["source", "file", "reason"], "assemble")
+
+
+def read_leaks() -> Leaks:
+    """Images that show validation or test samples, by task, split and how they were found."""
+    table = read_table(layout.LEAKS, ["id", "task", "split", "how"], "split")
+    grouped = table.groupby(["task", "split", "how"])["id"].nunique().reset_index(name="images")
+    rows = [{str(key): str(value) for key, value in row.items()} for row in grouped.to_dict("records")]
+    return Leaks(rows, int(table["id"].nunique()))
+
+
+def read_duplicates() -> list[Duplicates]:
+    """Copies by the source they were dropped from, that of the image kept in their place, and how alike they are."""
+    table = read_table(layout.COLLECTION / "dropped.csv", ["source", "id", "reason", "kept"], "assemble")
+    copies = table[table["kept"] != ""]
+    copies = copies.assign(kept=copies["kept"].str.split("/", n=1).str[0])
+    pairs = Counter(zip(copies["source"], copies["kept"], copies["reason"], strict=True))
+    return [Duplicates(*pair, images) for pair, images in sorted(pairs.items())]
 
 
 def _validation() -> dict[str, Any]:
@@ -173,12 +227,13 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 
 
 def _listing(path: Path, columns: list[str], stage: str) -> Listing:
-    table = _read_table(path, columns, stage)
+    table = read_table(path, columns, stage)
     rows = [{str(key): str(value) for key, value in row.items()} for row in table.head(SHOWN).to_dict("records")]
     return Listing(rows, len(table), str(path))
 
 
-def _read_table(path: Path, columns: list[str], stage: str) -> pd.DataFrame:
+def read_table(path: Path, columns: list[str], stage: str) -> pd.DataFrame:
+    """These columns of a CSV of `stage`, as text; DataError where it is missing, no table, or lacks one."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:

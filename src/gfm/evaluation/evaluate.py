@@ -15,7 +15,8 @@ from gfm.errors import DataError
 from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.collection import read_data
 from gfm.evaluation.energy import Cost, costs
-from gfm.evaluation.report import Drawn, draw_figures, render_report
+from gfm.evaluation.page import write_figures
+from gfm.evaluation.report import draw_figures, render_report
 from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, references, results_table
 from gfm.evaluation.verdict import verdict
 from gfm.output_file import write_whole
@@ -64,7 +65,8 @@ def _evaluate(params: Params) -> None:
     write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     write_whole(ARP, json.dumps(_summary(assessment, untrained, spent), indent=2, ensure_ascii=False) + "\n")
     write_whole(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
-    _write_figures(drawn)
+    with new_folder(FIGURES) as folder:
+        write_figures(folder, (figure for group in drawn.values() for figure in group))
     write_whole(layout.REPORT, page)
     finish_pipeline(
         params,
@@ -152,9 +154,3 @@ def _read_history(path: Path, columns: list[str]) -> pd.DataFrame:
     if lacking:
         raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; repeat the stage that wrote it")
     return history
-
-
-def _write_figures(drawn: Mapping[str, list[Drawn]]) -> None:
-    with new_folder(FIGURES) as folder:
-        for figure in (figure for group in drawn.values() for figure in group):
-            (folder / f"{figure.name}.png").write_bytes(figure.light_png)

@@ -1,43 +1,16 @@
-"""The report's figures: plain matplotlib, one colour per model, drawn for light and for dark pages."""
+"""The report's figures of models and tasks: one colour per model."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gfm.evaluation.arp import RelativePerformance
 from gfm.evaluation.bootstrap import Interval
-
-WIDTH_IN = 5.4  # narrow, so that labels stay readable when a phone shows the whole figure
-DPI = 150
-# Okabe and Ito's colours, which colour-blind readers tell apart and which show on white and on near-black.
-PALETTE = ("#999999", "#3b8fd0", "#e08214", "#1b9e77", "#cc79a7", "#d55e00", "#8c6bb1", "#b59b00")
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of everything that is not data."""
-
-    ink: str
-    faint: str
-    page: str
-
-
-LIGHT = Theme(ink="#24292f", faint="#d0d7de", page="#ffffff")
-DARK = Theme(ink="#dfe5ec", faint="#3a434d", page="#161b22")
-
-
-def model_colours(models: Sequence[str]) -> dict[str, str]:
-    """One colour a model, the same in every figure and in the page."""
-    return {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(models)}
+from gfm.evaluation.canvas import PALETTE, Theme, canvas, legend_above, png
 
 
 def arp_bars(
@@ -49,7 +22,7 @@ def arp_bars(
 ) -> bytes:
     """ARP of every model but the baseline (which is 0 by definition), with its interval where there is one."""
     models = [model for model in performance if model != baseline]
-    with _figure(theme, 0.9 + 0.45 * len(models)) as figure:
+    with canvas(theme, 0.9 + 0.45 * len(models)) as figure:
         axes = figure.add_subplot()
         for place, model in enumerate(models):
             value, interval = performance[model].arp, intervals.get(model)
@@ -73,7 +46,7 @@ def arp_bars(
         axes.set_xlabel(f"ARP over {baseline}, %")
         axes.margins(x=0.22)
         _zero_line(axes, theme)
-        return _png(figure)
+        return png(figure)
 
 
 def contribution_bars(
@@ -82,7 +55,7 @@ def contribution_bars(
     """What each task adds to each model's ARP: one group of bars a task."""
     models = [model for model in performance if model != baseline]
     tasks = list(performance[baseline].contributions)
-    with _figure(theme, 1.2 + len(tasks) * (0.2 + 0.2 * len(models))) as figure:
+    with canvas(theme, 1.2 + len(tasks) * (0.2 + 0.2 * len(models))) as figure:
         axes = figure.add_subplot()
         height = 0.8 / max(len(models), 1)
         for number, model in enumerate(models):
@@ -93,8 +66,8 @@ def contribution_bars(
         axes.invert_yaxis()
         axes.set_xlabel("contribution to ARP, percentage points")
         _zero_line(axes, theme)
-        _legend_above(axes, len(models))
-        return _png(figure)
+        legend_above(axes, len(models))
+        return png(figure)
 
 
 def arp_against_carbon(
@@ -107,7 +80,7 @@ def arp_against_carbon(
     """ARP (percent) over kg CO2eq: `points` maps a model to (kg CO2eq, ARP)."""
     small = max(kg for kg, _ in points.values()) < 0.1
     unit, scale = ("g", 1000) if small else ("kg", 1)
-    with _figure(theme, 3.1) as figure:
+    with canvas(theme, 3.1) as figure:
         axes = figure.add_subplot()
         axes.axhline(0, color=theme.faint, linewidth=1, zorder=0)
         for model, (kilograms, arp) in points.items():
@@ -123,14 +96,14 @@ def arp_against_carbon(
         axes.set_xlabel(f"{unit} CO2eq of training and fine-tuning")
         axes.set_ylabel(f"ARP over {baseline}, %")
         axes.margins(x=0.2, y=0.2)
-        return _png(figure)
+        return png(figure)
 
 
 def learning_curves(
     histories: Mapping[str, pd.DataFrame], metric: str, colours: Mapping[str, str], theme: Theme
 ) -> bytes:
     """Validation score and training loss of one task by epoch: the mean over seeds, each seed in a thin line."""
-    with _figure(theme, 4.0) as figure:
+    with canvas(theme, 4.0) as figure:
         score, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         for model, history in histories.items():
             for axes, column in ((score, "val_score"), (loss, "train_loss")):
@@ -147,13 +120,13 @@ def learning_curves(
         loss.set_ylabel("training loss")
         loss.set_xlabel("epoch")
         loss.xaxis.get_major_locator().set_params(integer=True)
-        _legend_above(score, len(histories))
-        return _png(figure)
+        legend_above(score, len(histories))
+        return png(figure)
 
 
 def training_curves(history: pd.DataFrame, names: Sequence[str], theme: Theme) -> bytes:
     """The losses `names` of one encoder's own training by epoch: a panel each, training and validation together."""
-    with _figure(theme, 1.0 + 1.35 * len(names)) as figure:
+    with canvas(theme, 1.0 + 1.35 * len(names)) as figure:
         panels = np.atleast_1d(figure.subplots(len(names), 1, sharex=True))
         for axes, name in zip(panels, names, strict=True):
             for part, colour, style in (("train", PALETTE[1], "-"), ("val", PALETTE[2], "--")):
@@ -165,47 +138,11 @@ def training_curves(history: pd.DataFrame, names: Sequence[str], theme: Theme) -
             axes.set_ylabel(name.replace("_", " "))
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
-        _legend_above(panels[0], 2)
-        return _png(figure)
-
-
-@contextmanager
-def _figure(theme: Theme, height_in: float) -> Iterator[Figure]:
-    settings = {
-        "font.size": 10,
-        "font.family": "DejaVu Sans",
-        "text.parse_math": False,  # a `$` in somebody's metric name is a dollar sign
-        "text.color": theme.ink,
-        "axes.labelcolor": theme.ink,
-        "axes.edgecolor": theme.faint,
-        "axes.facecolor": theme.page,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": theme.faint,
-        "grid.linewidth": 0.5,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
-        "figure.facecolor": theme.page,
-    }
-    with matplotlib.rc_context(settings):
-        yield Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        legend_above(panels[0], 2)
+        return png(figure)
 
 
 def _zero_line(axes: Axes, theme: Theme) -> None:
     axes.axvline(0, color=theme.ink, linewidth=1)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-
-
-def _legend_above(axes: Axes, entries: int) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), frameon=False, fontsize=9)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # Without the Software entry the same numbers give the same bytes whatever the matplotlib version says of itself.
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()

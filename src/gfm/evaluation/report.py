@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from gfm import layout
 from gfm.evaluation import figures
 from gfm.evaluation.assessment import Assessment
+from gfm.evaluation.canvas import Theme, colours_of
 from gfm.evaluation.collection import DataSection
 from gfm.evaluation.energy import Cost
 from gfm.evaluation.lineage import MISSING, facts, warnings
-from gfm.evaluation.pictures import picture_address, png_address
+from gfm.evaluation.page import Drawn, draw, render
+from gfm.evaluation.pictures import picture_address
 from gfm.evaluation.verdict import FEW_SEEDS, verdict
 from gfm.params import Params
 
 PICTURE_BYTES = 4_000_000  # of the page, for prediction and reconstruction pictures together
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One figure, for light and for dark pages; `name` is its file's stem in reports/figures."""
-
-    name: str
-    title: str
-    note: str
-    light_png: bytes
-    dark_png: bytes
-
-    @property
-    def light(self) -> str:
-        return png_address(self.light_png)
-
-    @property
-    def dark(self) -> str:
-        return png_address(self.dark_png)
 
 
 def draw_figures(
@@ -53,13 +34,13 @@ def draw_figures(
     `histories` maps (task, model) to its history.csv, `trainings` an encoder's name to its own.
     """
     performance, intervals = assessment.performance, assessment.intervals.arp
-    baseline, colours = assessment.baseline, figures.model_colours(assessment.models)
+    baseline, colours = assessment.baseline, colours_of(assessment.models)
     drawn: dict[str, list[Drawn]] = {"arp": [], "carbon": [], "learning": [], "training": []}
     if len(performance) > 1:
         line = f"with {assessment.level} interval" if any(intervals.values()) else ""
         drawn["arp"] = [
-            _draw("arp", "ARP", line, lambda t: figures.arp_bars(performance, intervals, baseline, colours, t)),
-            _draw(
+            draw("arp", "ARP", line, lambda t: figures.arp_bars(performance, intervals, baseline, colours, t)),
+            draw(
                 "contributions",
                 "Contribution of each task",
                 "",
@@ -69,7 +50,7 @@ def draw_figures(
     points = {m: (kg, performance[m].arp) for m in performance if (kg := costs[m].kg_co2eq) is not None}
     if points and len(points) == len(performance):
         drawn["carbon"] = [
-            _draw(
+            draw(
                 "arp-carbon",
                 "ARP against kg CO2eq",
                 "",
@@ -79,26 +60,20 @@ def draw_figures(
     for task, metric in assessment.metrics.items():
         curves = {model: histories[task, model] for model in assessment.models if (task, model) in histories}
         if curves:
-            drawn["learning"].append(_draw(f"learning-{task}", task, "", _learning(curves, metric, colours)))
+            drawn["learning"].append(draw(f"learning-{task}", task, "", _learning(curves, metric, colours)))
     for name, history in trainings.items():
         losses = [column.removeprefix("train_") for column in history.columns if column.startswith("train_")]
         if losses and not history.empty:
-            drawn["training"].append(_draw(f"training-{name}", name, "", _training(history, losses)))
+            drawn["training"].append(draw(f"training-{name}", name, "", _training(history, losses)))
     return drawn
 
 
-def _learning(
-    curves: dict[str, pd.DataFrame], metric: str, colours: Mapping[str, str]
-) -> Callable[[figures.Theme], bytes]:
+def _learning(curves: dict[str, pd.DataFrame], metric: str, colours: Mapping[str, str]) -> Callable[[Theme], bytes]:
     return lambda theme: figures.learning_curves(curves, metric, colours, theme)
 
 
-def _training(history: pd.DataFrame, losses: list[str]) -> Callable[[figures.Theme], bytes]:
+def _training(history: pd.DataFrame, losses: list[str]) -> Callable[[Theme], bytes]:
     return lambda theme: figures.training_curves(history, losses, theme)
-
-
-def _draw(name: str, title: str, note: str, figure: Callable[[figures.Theme], bytes]) -> Drawn:
-    return Drawn(name, title, note, figure(figures.LIGHT), figure(figures.DARK))
 
 
 def render_report(
@@ -111,12 +86,10 @@ def render_report(
     records: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gfm.evaluation", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     found = facts(records)
     commits = next(([value for value, _ in fact.values] for fact in found if fact.name == "commit"), [MISSING])
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         experiment=params.tracking.experiment,
         verdict=verdict(assessment),
         commit=commits[0][:12] if len(commits) == 1 else f"of {len(commits)} commits",
@@ -124,7 +97,7 @@ def render_report(
         tasks=assessment.tasks,
         models=assessment.models,
         baseline=assessment.baseline,
-        colours=figures.model_colours(assessment.models),
+        colours=colours_of(assessment.models),
         rows=_rows(params, assessment, references),
         arp_cells=_arp_cells(assessment),
         cost_cells={model: _cost_cell(cost) for model, cost in costs.items()},
@@ -139,7 +112,6 @@ def render_report(
         methods=sorted({method for cost in costs.values() for method in cost.methods}),
         grids=sorted({grid for cost in costs.values() for grid in cost.grids}),
         data=data,
-        dropped=sum(sum(source.dropped.values()) for source in data.sources),
         facts=found,
         run_names=list(records),
     )

@@ -60,6 +60,8 @@ def _manifest(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) -
         "sources": sorted(params.geopile.sources),
         "min_px": quality.min_px,
         "min_entropy_bits": quality.min_entropy_bits,
+        "min_contrast": quality.min_contrast,
+        "min_sharpness": quality.min_sharpness,
         "max_nodata_share": quality.max_nodata_share,
     }
     return Subject(table, parameters, MANIFEST.as_posix())

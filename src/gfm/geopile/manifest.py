@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
         pa.field("date", _TEXT),
         pa.field("licence", _TEXT, nullable=False),
         pa.field("entropy_bits", _FLOAT, nullable=False),
+        pa.field("contrast", _FLOAT, nullable=False),
+        pa.field("sharpness", _FLOAT, nullable=False),
         pa.field("nodata_share", _FLOAT, nullable=False),
         pa.field("pixel_hash", _TEXT, nullable=False),
         pa.field("dhash", _TEXT, nullable=False),

@@ -1,27 +1,72 @@
-"""Which images are worth keeping: large enough, measured, and not almost empty."""
+"""Which images are worth keeping: large enough, measured, not almost empty, and neither flat nor blurred.
+
+Sums are of whole numbers, and each measure is one division of them: the same bytes on every machine.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from gfm.geopile.row import Row
 from gfm.imagery.hashing import grey
 from gfm.params import Quality
 
 TOO_SMALL = "too small"
 NODATA = "nodata"
 LOW_ENTROPY = "low entropy"
+LOW_CONTRAST = "low contrast"
+BLURRED = "blurred"
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
+_LEVELS = np.arange(256, dtype=np.int64)
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # the pixels that the Laplacian's kernel looks at
 
-def entropy_bits(image: Image, nodata: Mask) -> float:
-    """Shannon entropy, 0-8 bits, of the grey histogram of a uint8 (H, W, C) image where it is not nodata."""
-    valid = np.where(nodata, 0, 255).astype(np.uint8)
-    counts = cv2.calcHist([grey(image)], [0], valid, [256], [0, 256]).ravel().astype(np.float64)
+
+class Measures(NamedTuple):
+    """What the grey levels of an image say, rounded to four decimals; 0 where no pixel can tell."""
+
+    entropy_bits: float  # Shannon entropy of the histogram, 0-8
+    contrast: float  # standard deviation, 0-127.5
+    sharpness: float  # variance of the Laplacian, 0-1,040,400
+
+
+def measure(image: Image, nodata: Mask) -> Measures:
+    """Measure the grey of a uint8 (H, W, C) image where it is not nodata.
+
+    The Laplacian is that of four neighbours, (0 1 0; 1 -4 1; 0 1 0), taken where all five pixels are inside the image
+    and valid, so that neither its border nor the edge of nodata counts as sharp. It is of the pixels as they are: it
+    grows with contrast and noise and shrinks with compression, so that it compares images of one sensor best.
+    """
+    levels = grey(image)
+    missing = nodata.view(np.uint8) if nodata.any() else None
+    valid = None if missing is None else 1 - missing
+    counts = cv2.calcHist([levels], [0], valid, [256], [0, 256]).ravel()
+    return Measures(_entropy_bits(counts), _contrast(counts), _sharpness(levels, missing))
+
+
+def verdict(row: Row, quality: Quality) -> str | None:
+    """The reason to drop an image, or None: size is judged first, then nodata, entropy, contrast and sharpness."""
+    if min(row.width, row.height) < quality.min_px:
+        return TOO_SMALL
+    if row.nodata_share > quality.max_nodata_share:
+        return NODATA
+    if row.entropy_bits < quality.min_entropy_bits:
+        return LOW_ENTROPY
+    if row.contrast < quality.min_contrast:
+        return LOW_CONTRAST
+    if row.sharpness < quality.min_sharpness:
+        return BLURRED
+    return None
+
+
+def _entropy_bits(counts: np.ndarray[Any, Any]) -> float:
+    counts = counts.astype(np.float64)
     total = counts.sum()
     if not total:
         return 0.0
@@ -29,12 +74,25 @@ def entropy_bits(image: Image, nodata: Mask) -> float:
     return round(float(-(shares * np.log2(shares)).sum()) + 0.0, 4)
 
 
-def verdict(width: int, height: int, nodata_share: float, entropy: float, quality: Quality) -> str | None:
-    """The reason to drop an image, or None: the size is judged first, then nodata, then entropy."""
-    if min(width, height) < quality.min_px:
-        return TOO_SMALL
-    if nodata_share > quality.max_nodata_share:
-        return NODATA
-    if entropy < quality.min_entropy_bits:
-        return LOW_ENTROPY
-    return None
+def _contrast(counts: np.ndarray[Any, Any]) -> float:
+    counts = counts.astype(np.int64)
+    number, total, squares = int(counts.sum()), int(counts @ _LEVELS), int(counts @ _LEVELS**2)
+    return round(math.sqrt(_variance(number, total, squares)), 4)
+
+
+def _sharpness(levels: Image, missing: Image | None) -> float:
+    if min(levels.shape) < 3:
+        return 0.0
+    edges = cv2.Laplacian(levels, cv2.CV_16S, ksize=1)[1:-1, 1:-1]
+    number = edges.size
+    if missing is not None:
+        beside = cv2.dilate(missing, _CROSS)[1:-1, 1:-1]
+        number -= cv2.countNonZero(beside)
+        edges = np.where(beside, np.int16(0), edges)
+    # Both sums are whole numbers below 2**53; rounding takes back what a root squared again may be off.
+    return round(_variance(number, round(cv2.sumElems(edges)[0]), round(cv2.norm(edges, cv2.NORM_L2SQR))), 4)
+
+
+def _variance(number: int, total: int, squares: int) -> float:
+    """Of `number` whole values with this sum and sum of squares; exact until its one division."""
+    return (number * squares - total * total) / number**2 if number else 0.0

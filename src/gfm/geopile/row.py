@@ -22,6 +22,8 @@ class Row:
     crs: str | None
     date: str | None
     entropy_bits: float
+    contrast: float
+    sharpness: float
     nodata_share: float
     pixel_hash: str
     dhash: str

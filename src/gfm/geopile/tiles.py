@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gfm.errors import DataError
-from gfm.geopile.quality import entropy_bits, verdict
+from gfm.geopile.quality import measure, verdict
 from gfm.geopile.quarantine import Dropped, Refusal
 from gfm.geopile.row import Row
 from gfm.geopile.shards import JPEG_MAX_SIDE, encode
@@ -99,7 +99,7 @@ def _inspect(params: Params, job: Job) -> Findings:
             row = _row(job.source, source, geopile, tile, shown, params.splits.block_km)
             if max(row.width, row.height) > JPEG_MAX_SIDE:
                 raise ImageError(root / job.file, f"has {row.width}x{row.height} px, a side over {JPEG_MAX_SIDE:,}")
-            reason = verdict(row.width, row.height, row.nodata_share, row.entropy_bits, geopile.quality)
+            reason = verdict(row, geopile.quality)
             if reason is None:
                 rows.append(row)
             else:
@@ -126,7 +126,7 @@ def _row(name: str, source: Source, geopile: Geopile, tile: Tile, file: str, blo
         gsd_m=None if tile.gsd_m is None else round(tile.gsd_m, 4),
         crs=tile.crs,
         date=tile.date,
-        entropy_bits=entropy_bits(image, nodata),
+        **measure(image, nodata)._asdict(),
         nodata_share=round(float(nodata.mean()), 4),
         pixel_hash=pixel_hash(image),
         dhash=dhash(image),

@@ -65,6 +65,8 @@ class Quality(Section):
     """Images below these limits are dropped and counted with the reason."""
 
     min_entropy_bits: NonNegativeFloat = 1.0  # Shannon entropy of the grey histogram, 0-8 bits
+    min_contrast: Annotated[float, Field(ge=0, le=127.5)] = 0.0  # standard deviation of the grey levels; 0: any
+    min_sharpness: NonNegativeFloat = 0.0  # variance of grey's Laplacian; 0: any; it differs by sensor
     max_nodata_share: Share = 0.1  # share of pixels equal to nodata in every band
     min_px: PositiveInt = 32  # shorter side of a usable image
 

@@ -1,0 +1,74 @@
+"""What the figures of all pages have in common: size, colours for light and dark pages, plain axes, stable bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH_IN = 5.4  # narrow, so that labels stay readable when a phone shows the whole figure
+DPI = 150
+# Okabe and Ito's colours, which colour-blind readers tell apart and which show on white and on near-black.
+PALETTE = ("#999999", "#3b8fd0", "#e08214", "#1b9e77", "#cc79a7", "#d55e00", "#8c6bb1", "#b59b00")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of everything that is not data."""
+
+    ink: str
+    faint: str
+    page: str
+
+
+LIGHT = Theme(ink="#24292f", faint="#d0d7de", page="#ffffff")
+DARK = Theme(ink="#dfe5ec", faint="#3a434d", page="#161b22")
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """One colour a name, the same in every figure and in the page."""
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+
+
+@contextmanager
+def canvas(theme: Theme, height_in: float, width_in: float = WIDTH_IN) -> Iterator[Figure]:
+    """An empty figure in the page's colours; draw and `png` it inside the block."""
+    settings = {
+        "font.size": 10,
+        "font.family": "DejaVu Sans",
+        "text.parse_math": False,  # a `$` in somebody's metric name is a dollar sign
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.faint,
+        "axes.facecolor": theme.page,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": theme.faint,
+        "grid.linewidth": 0.5,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "figure.facecolor": theme.page,
+    }
+    with matplotlib.rc_context(settings):
+        yield Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def legend_above(axes: Axes, entries: int) -> None:
+    """One row of entries (at most four) above the axes; nothing where nothing is labelled."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), frameon=False, fontsize=9)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes."""
+    buffer = io.BytesIO()
+    # Without the Software entry the same numbers give the same bytes whatever the matplotlib version says of itself.
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
