@@ -90,7 +90,7 @@ def class_bars(classes: Mapping[str, int], colour: str, theme: Theme) -> bytes:
         axes.set_yticks(range(len(counts)), names, fontsize=9)
         axes.invert_yaxis()
         axes.set_xlabel("images")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(_whole_numbers())
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         return png(figure)
@@ -122,7 +122,7 @@ def kept_bars(counts: Sequence[SourceCounts], theme: Theme) -> bytes:
         axes.set_xlabel("images")
         axes.margins(x=0.2)
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(_whole_numbers())
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         legend_above(axes, len(parts))
@@ -210,6 +210,10 @@ def _as_map(axes: Axes, longitudes: Locator, latitudes: Locator) -> None:
     for spine in axes.spines.values():
         spine.set_visible(True)
     axes.tick_params(length=0, labelsize=8)
+
+
+def _whole_numbers() -> Locator:
+    return MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True)
 
 
 def _edges(values: Values, log: bool) -> Values:

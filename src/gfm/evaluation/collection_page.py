@@ -46,7 +46,9 @@ def detail(facts: CollectionFacts) -> str:
     """How diverse they are, as far as it is known."""
     if not facts.images:
         return "no image was kept: see what was dropped or quarantined, and why"
-    said = [f"as diverse as {facts.effective_sources:.1f} sources of equal size"]
+    said = []
+    if facts.shannon:
+        said.append(f"as diverse as {facts.effective_sources:.1f} sources of equal size")
     if facts.gsd_m is not None:
         said.append(f"{_span(facts.gsd_m)} m a pixel")
     if facts.classes:

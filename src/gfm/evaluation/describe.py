@@ -117,7 +117,10 @@ def _summary(described: Described) -> dict[str, JsonValue]:
         },
         **_rounded(facts.measures),
         "split": dict(described.split),
-        "leaks": {"images": described.leaks.images, "found": [dict(row) for row in described.leaks.rows]},
+        "leaks": {
+            "images": described.leaks.images,
+            "found": [row | {"images": int(row["images"])} for row in described.leaks.rows],
+        },
         "duplicates": [asdict(entry) for entry in described.duplicates],
         "licences": [*licences(described.counts)],
         "sources": sources,
