@@ -31,6 +31,7 @@ from gfm.params.encoders import (
     TimmEncoder,
 )
 from gfm.params.geopile import (
+    ArchiveSource,
     BandFilesSource,
     ClassFoldersSource,
     Geopile,
@@ -40,6 +41,7 @@ from gfm.params.geopile import (
     Source,
     Splits,
     Validation,
+    WebdatasetSource,
 )
 from gfm.params.imagery import Imagery, Paths
 from gfm.params.load import PARAMS_FILE, load, rebase
@@ -67,6 +69,7 @@ from gfm.params.whole import Params
 __all__ = [
     "PARAMS_FILE",
     "Architecture",
+    "ArchiveSource",
     "BandFilesSource",
     "BigEarthNet",
     "Budget",
@@ -125,6 +128,7 @@ __all__ = [
     "Tracking",
     "UnitDecoder",
     "Validation",
+    "WebdatasetSource",
     "load",
     "rebase",
 ]
