@@ -64,7 +64,7 @@ def tar_entries(path: Path, file: BinaryIO, compression: bytes) -> Iterator[Entr
             yield Entry(name, size, reason, stream.passed, body.read)
             stream.skip(body.left)
             stream.skip(-body.size % _BLOCK)
-        before = readable_name(name)
+        before = _shown(name)
 
 
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -122,6 +122,10 @@ def _damaged(path: Path, before: str) -> ImageError:
     return ImageError(path, f"cut or damaged after {before}", _AGAIN)
 
 
+def _shown(name: str) -> str:
+    return readable_name(name)[:200]
+
+
 class _Body:
     """The bytes of one entry, read once or not at all."""
 
@@ -132,7 +136,7 @@ class _Body:
         check_size(self.path, readable_name(self.name), self.size)
         data = self._stream.take(self.left)
         if len(data) < self.left:
-            raise ImageError(self.path, f"truncated: ends inside {readable_name(self.name)}", _AGAIN)
+            raise ImageError(self.path, f"truncated: ends inside {_shown(self.name)}", _AGAIN)
         self.left = 0
         return data
 
@@ -166,6 +170,8 @@ class _Forward:
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes; ImageError where the file ends before."""
+        if not size:
+            return
         if not self._compressed:
             size -= max(self._bytes - self._file.tell(), 0)
             self._file.seek(min(size, 0), os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 import zipfile
@@ -73,5 +74,6 @@ def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _raise_if_of_the_disk(error: BaseException) -> None:
-    if isinstance(error, OSError) and error.errno and not isinstance(error, zipfile.BadZipFile):
+    """A disk that fails is not the archive's fault; a place that is none (EINVAL) is."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise error

@@ -44,6 +44,8 @@ def find_images(source: WebdatasetSource, entries: Iterator[Entry], wanted: Want
                     yield no_image(entry) or Ignored("other files")
         except ImageError as error:  # the shard ends or is damaged here; what was read of the sample stands
             damage = error
+        if labels and not images and damage is None:
+            yield Ignored("labels without an image beside them")
         label = next((labels[suffix] for suffix in _suffixes(source) if suffix in labels), None)
         if isinstance(label, Member):
             if any(image.data is not None for image in images):
