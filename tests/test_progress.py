@@ -48,7 +48,7 @@ def test_parts_of_a_file_count_as_shares_of_it(clock: Clock, capsys: pytest.Capt
         clock.now += 10
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "reading: 0.75/4 files (19%), 0.0 files/s, 87 s left"
-    assert lines[-1] == "reading: 2/4 files (50%), 0.1 files/s, 80 s left"
+    assert lines[-1] == "reading: 2/4 files (50%), 0.1 files/s, 40 s left"
 
 
 def test_nothing_to_do_divides_by_nothing(clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import os
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from rasterio.transform import from_origin
 
 from gfm.errors import DataError
 from gfm.geopile.archives import entries
+from gfm.geopile.archives.tar import _Forward
 from gfm.geopile.assemble import assemble
 from gfm.imagery.raster import ImageError
 from gfm.imagery.shard_reader import ShardReader, decode_image
@@ -545,6 +548,45 @@ def test_long_and_foreign_names_are_read_in_every_layout_of_tar(work: Path, layo
     assert sorted(kept()) == sorted(f"a.tar/{name}" for name in names)
 
 
+def test_a_sparse_file_is_refused_and_what_follows_is_read(work: Path) -> None:
+    sparse = tarfile.TarInfo("holes.png")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 512
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # its map goes on in a block of its own
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    (work / "raw/s/a.tar").write_bytes(bytes(header) + bytes(512) + b"x" * 512 + tarred([("a.png", png(1))]))
+    assemble(parameters())
+    assert kept() == ["a.tar/a.png"]
+    assert quarantined() == {"a.tar!holes.png": "is a sparse file"}
+
+
+def test_a_sparse_file_in_the_pax_layout_is_refused(work: Path) -> None:
+    sparse = tarfile.TarInfo("GNUSparseFile.0/holes.png")
+    sparse.size, sparse.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.name": "holes.png", "mtime": "1.5"}
+    data = sparse.tobuf(tarfile.PAX_FORMAT) + b"x" * 512 + tarred([("a.png", png(1))])
+    (work / "raw/s/a.tar").write_bytes(data)
+    assemble(parameters())
+    assert kept() == ["a.tar/a.png"]
+    assert quarantined() == {"a.tar!GNUSparseFile.0/holes.png": "is a sparse file"}
+
+
+def test_a_disk_that_fails_inside_an_archive_is_a_reason(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed(work / "raw/s/a.tar", {"a.png": png(1), "b.png": png(2)})
+    take = _Forward.take
+
+    def failing(stream: _Forward, size: int) -> bytes:
+        if stream.passed > 0.4:
+            raise OSError(errno.EIO, "Input/output error")
+        return take(stream, size)
+
+    monkeypatch.setattr(_Forward, "take", failing)
+    packed(work / "raw/s/c.zip", {"c.png": png(3)})
+    assemble(parameters())
+    assert quarantined() == {"a.tar": "not readable: input/output error"}
+    assert kept()[-1] == "c.zip/c.png"
+
+
 def test_a_zip_bomb_that_hides_its_size_is_refused(work: Path) -> None:
     path = work / "raw/s/a.zip"
     packed(path, {"bomb.png": png(0) + bytes(5_000_000), "good.png": png(1)})
@@ -600,7 +642,7 @@ def test_zip_names_are_utf_8_with_or_without_the_mark_and_others_are_quarantined
 def test_a_picture_that_unfolds_to_too_many_pixels_is_refused(work: Path) -> None:
     head = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     bomb = bytearray(png(1))
-    bomb[12:33] = head + struct.pack(">I", __import__("zlib").crc32(head))
+    bomb[12:33] = head + struct.pack(">I", zlib.crc32(head))
     packed(work / "raw/s/a.tar", {"bomb.png": bytes(bomb), "good.png": png(2)})
     assemble(parameters())
     assert quarantined()["a.tar!bomb.png"].startswith("has 100000x100000 px, more than")

@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -75,7 +75,7 @@ def assemble(params: Params) -> None:
 
 
 def _plan(params: Params) -> tuple[list[Job], dict[str, int]]:
-    """The files to read, and how many each source lists; of archives without a limit, that is known when they are read.
+    """The files to read, and how many each source lists (not yet known of archives that are read whole).
 
     A source with a limit keeps the images whose ids hash lowest; they are chosen before any pixel is read, so that a
     limit saves time, and quality and duplicates may leave fewer.
@@ -130,7 +130,7 @@ class _Inspected:
 
 
 def _inspect_all(params: Params, jobs: Sequence[Job], map_in_order: OrderedMap) -> _Inspected:
-    all_found = _Inspected()
+    inspected = _Inspected()
 
     def carried(job: Job) -> int:
         """A scene is a batch by itself: a worker's answer should neither be huge nor tiny."""
@@ -140,13 +140,13 @@ def _inspect_all(params: Params, jobs: Sequence[Job], map_in_order: OrderedMap) 
     answers = map_in_order(partial(inspect, params), parts, lambda batch: sum(map(carried, batch)))
     each = (findings for answer in answers for findings in answer)
     for findings in track(each, "reading", total=len(jobs), unit="files", share=lambda findings: findings.share):
-        all_found.rows += findings.rows
-        all_found.dropped += findings.dropped
+        inspected.rows += findings.rows
+        inspected.dropped += findings.dropped
         if findings.refusal is not None:
-            all_found.refusals.append(findings.refusal)
-        all_found.met[findings.source] += bool(findings.rows or findings.dropped or findings.refusal)
-        all_found.ignored[findings.source].update(findings.ignored)
-    return all_found
+            inspected.refusals.append(findings.refusal)
+        inspected.met[findings.source] += bool(findings.rows or findings.dropped or findings.refusal)
+        inspected.ignored[findings.source].update(findings.ignored)
+    return inspected
 
 
 def _opened(params: Params, jobs: Sequence[Job]) -> Iterator[Job]:
@@ -162,19 +162,19 @@ def _opened(params: Params, jobs: Sequence[Job]) -> Iterator[Job]:
             yield from of_source
             continue
         root = params.paths.raw.path / source.root
-        found, last = False, ""
+        found, reason = False, ""
         for job in of_source:
             passed = 0.0
             for part in read_members(source, root, job.file, job.only):
                 if isinstance(part, Member):
-                    yield replace(job, part=part, share=part.passed - passed)
+                    yield Job(name, job.file, part=part, share=part.passed - passed)
                     found, passed = True, part.passed
                 else:
-                    yield replace(job, part=part, share=1 - passed)
-                    last = last or f"{job.file}: {part.reason}"
+                    yield Job(name, job.file, part=part, share=1 - passed)
+                    reason = reason or f"{job.file}: {part.reason}"
         if not found:
             raise DataError(
-                f"geopile.sources.{name}: no image in the archives below {root} ({last}); put archives of "
+                f"geopile.sources.{name}: no image in the archives below {root} ({reason}); put archives of "
                 f"{', '.join(PICTURES)} there, or correct geopile.sources.{name}.root or .include"
             )
 

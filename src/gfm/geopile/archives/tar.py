@@ -26,6 +26,8 @@ _LONGEST_HEADER = 1 << 20  # of a name or attributes too long for one block
 _MOST_PADDING = 16 << 20  # zeros after the end, which tapes and `tar --blocking-factor` write
 _AGAIN = "fetch it again"
 
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+
 _NOT_FILES = {
     tarfile.LNKTYPE: "a link",
     tarfile.SYMTYPE: "a link",
@@ -59,15 +61,16 @@ def tar_entries(path: Path, file: BinaryIO, compression: bytes) -> Iterator[Entr
             continue
         name, size, reason = _described(path, header, long, before)
         long = {}
+        more = header.type == tarfile.GNUTYPE_SPARSE and block[482]  # blocks with the rest of its map
+        while more:
+            block = stream.take(_BLOCK)
+            more = len(block) == _BLOCK and block[504]
         if header.type != tarfile.DIRTYPE:
             body = _Body(path, name, size if _has_body(header) else 0, stream)
             yield Entry(name, size, reason, stream.passed, body.read)
             stream.skip(body.left)
             stream.skip(-body.size % _BLOCK)
         before = _shown(name)
-
-
-_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 def _header(path: Path, block: bytes, before: str) -> tarfile.TarInfo:
@@ -97,21 +100,25 @@ def _described(path: Path, header: tarfile.TarInfo, long: dict[str, bytes], befo
             raise _damaged(path, before)
         size = int(long["size"])
     what = _NOT_FILES.get(header.type, "" if header.isreg() else "not a regular file")
-    if any(key.startswith("GNU.sparse.") for key in long):
+    if "sparse" in long:
         what = "a sparse file"
     return name, size, f"is {what}" if what else ""
 
 
 def _attributes(path: Path, payload: bytes, before: str) -> dict[str, bytes]:
-    """The records `LENGTH KEY=VALUE\\n` of a pax header."""
-    found, at = {}, 0
+    """`path`, `size` and `sparse` of a pax header, which is records `LENGTH KEY=VALUE\\n`; no others."""
+    found: dict[str, bytes] = {}
+    at = 0
     while at < len(payload):
         space = payload.find(b" ", at, at + 10)
         length = payload[at:space]
         if space < 0 or not length.isdigit() or not space < at + int(length) <= len(payload):
             raise _damaged(path, before)
         key, _, value = payload[space + 1 : at + int(length) - 1].partition(b"=")
-        found[key.decode("utf-8", "replace")] = value
+        if key in (b"path", b"size"):
+            found[key.decode()] = value
+        elif key.startswith(b"GNU.sparse."):
+            found["sparse"] = b""
         at += int(length)
     return found
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gfm.geopile.archives import SUFFIXES, Entry, EntryError, entries
 from gfm.geopile.sources.listing import PICTURES
-from gfm.imagery.raster import ImageError
+from gfm.imagery.raster import ImageError, unreadable
 
 NO_IMAGE = "holds no image"
 
@@ -59,6 +59,8 @@ def read_archive(
                 yield one
     except ImageError as error:
         reason = error.reason
+    except OSError as error:
+        reason = unreadable(path, error).reason
     yield ArchiveEnd(reason or ("" if found else NO_IMAGE), dict(sorted(ignored.items())))
 
 
