@@ -119,7 +119,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("pretrain/my model", {"recipe": "gfm"}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
         # unions
-        ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files"),
+        ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files, archive, webdataset"),
         ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet, spacenet2, image-targets"),
         ("teacher/kind", "hub", "teacher.kind = 'hub': must be one of supervised, timm"),
         ("geopile/sources/scenes/gsd_m", "ten", "geopile.sources.scenes.gsd_m = 'ten': must be a number or a list"),
@@ -193,7 +193,7 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("geopile/sources/scenes/imagery/bands", {"R": 0.6, "NIR": 0.8}, "geopile.sources.scenes.imagery.bands lacks G, B, which geopile.bands asks for; it has R, NIR: add it, or say in geopile.sources.scenes.composite which stored band stands for it"),
         ("geopile/sources/scenes/composite", {"X": "R"}, "geopile.sources.scenes.composite.X is not one of geopile.bands"),
         ("teacher/sources", ["nope"], "teacher.sources names nope, which is not in geopile.sources"),
-        ("teacher/sources", ["scenes"], "teacher.sources names scenes, which carries no labels (format is not class-folders)"),
+        ("teacher/sources", ["scenes"], "teacher.sources names scenes, which carries no labels (declare class-folders, webdataset, or archive with labels: folders)"),
         ("pretrain/random", {"recipe": "gfm"}, "pretrain.random is a reserved model name; choose another"),
         ("models", ["x", "teacher"], "models names x; known are gfm, random, teacher"),
         ("models", ["gfm", "gfm", "teacher"], "models names a model twice"),

@@ -43,6 +43,14 @@ def test_work_of_unknown_length_says_how_much_is_done(clock: Clock, capsys: pyte
     assert capsys.readouterr().out.splitlines()[-1] == "files: 3 it, 0.2 it/s"
 
 
+def test_parts_of_a_file_count_as_shares_of_it(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in progress.track(iter([0.25, 0.5, 0.25, 1]), "reading", total=4, unit="files", share=float):
+        clock.now += 10
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "reading: 0.75/4 files (19%), 0.0 files/s, 87 s left"
+    assert lines[-1] == "reading: 2/4 files (50%), 0.1 files/s, 40 s left"
+
+
 def test_nothing_to_do_divides_by_nothing(clock: Clock) -> None:
     assert list(progress.track([], "tiles")) == []
 

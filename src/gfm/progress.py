@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,19 +17,32 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def track(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Yield `items`, showing how many are done, the rate and the time left."""
+def track(
+    items: Iterable[Item],
+    what: str,
+    total: int | None = None,
+    unit: str = "it",
+    share: Callable[[Item], float] | None = None,
+) -> Iterator[Item]:
+    """Yield `items`, showing how many are done, the rate and the time left.
+
+    `share` says how much of one unit an item is, where that is not 1: an image of an archive, where files are counted.
+    """
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, desc=what, total=total, unit=unit, dynamic_ncols=True, leave=True)
+        with tqdm(desc=what, total=total, unit=unit, unit_scale=share is not None, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(1 if share is None else share(item))
         return
     start = last = time.monotonic()
-    count = 0
-    for count, item in enumerate(items, start=1):
+    count = 0.0
+    for item in items:
         yield item
+        count += 1 if share is None else share(item)
         now = time.monotonic()
         if now - last >= LINE_EVERY_S:
             last = now
@@ -39,9 +52,10 @@ def track(items: Iterable[Item], what: str, total: int | None = None, unit: str 
         say(_line(what, count, total, unit, seconds))
 
 
-def _line(what: str, count: int, total: int | None, unit: str, seconds: float) -> str:
+def _line(what: str, count: float, total: int | None, unit: str, seconds: float) -> str:
     rate = count / max(seconds, 1e-9)
+    done = f"{round(count, 2):.12g}"
     if not total:
-        return f"{what}: {count} {unit}, {rate:.1f} {unit}/s"
+        return f"{what}: {done} {unit}, {rate:.1f} {unit}/s"
     left = max(total - count, 0) / max(rate, 1e-9)
-    return f"{what}: {count}/{total} {unit} ({count / total:.0%}), {rate:.1f} {unit}/s, {left:.0f} s left"
+    return f"{what}: {done}/{total} {unit} ({count / total:.0%}), {rate:.1f} {unit}/s, {left:.0f} s left"

@@ -18,14 +18,39 @@ from gfm.errors import GfmError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_IN_FLIGHT = 4  # a worker; what is in flight is all that memory holds
+_IN_FLIGHT = 4  # items a worker; what is in flight is all that memory holds
+BATCH_BYTES = 8 << 20  # that items should carry at most, so that a worker's four are little
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GDAL_NUM_THREADS")
 
 
 class OrderedMap(Protocol):
-    """`function` of every item, in order of the items; function, items and results are picklable."""
+    """`function` of every item, in order of the items; function, items and results are picklable.
 
-    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]: ...
+    `size` says how many bytes an item carries: few items are in flight while they are large.
+    """
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int] = ..., /
+    ) -> Iterator[Result]: ...
+
+
+def nothing(_: object) -> int:
+    """The size of items that carry no bytes to speak of."""
+    return 0
+
+
+def batches(items: Iterable[Item], most: int, size: Callable[[Item], int] = nothing) -> Iterator[list[Item]]:
+    """Runs of at most `most` items that carry at most BATCH_BYTES together, or of one that carries more."""
+    batch: list[Item] = []
+    carried = 0
+    for item in items:
+        if batch and (len(batch) == most or carried + size(item) > BATCH_BYTES):
+            yield batch
+            batch, carried = [], 0
+        batch.append(item)
+        carried += size(item)
+    if batch:
+        yield batch
 
 
 @contextmanager
@@ -35,7 +60,7 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
     The map raises GfmError when a worker is killed (for example for lack of memory).
     """
     if workers <= 1:
-        yield map
+        yield lambda function, items, size=nothing: map(function, items)
         return
     # Spawned, not forked: threads of GDAL and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -44,20 +69,25 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
         ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
     ):
 
-        def pooled(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
-            waiting: deque[Future[Result]] = deque()
+        def pooled(
+            function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int] = nothing, /
+        ) -> Iterator[Result]:
+            most = _IN_FLIGHT * workers
+            waiting: deque[tuple[Future[Result], int]] = deque()
             try:
                 for item in items:
-                    waiting.append(pool.submit(function, item))
-                    if len(waiting) >= _IN_FLIGHT * workers:
-                        yield waiting.popleft().result()
+                    while waiting and sum(carried for _, carried in waiting) + size(item) > most * BATCH_BYTES:
+                        yield waiting.popleft()[0].result()
+                    waiting.append((pool.submit(function, item), size(item)))
+                    if len(waiting) >= most:
+                        yield waiting.popleft()[0].result()
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield waiting.popleft()[0].result()
             except BrokenProcessPool:
                 fix = "most likely for lack of memory; lower geopile.workers"
                 raise GfmError(f"a worker process was killed, {fix}") from None
             finally:
-                for future in waiting:
+                for future, _ in waiting:
                     future.cancel()
 
         yield pooled

@@ -5,7 +5,7 @@ Both are plain functions of picklable arguments, so that they run in worker proc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,38 +14,62 @@ from typing import NamedTuple
 import numpy as np
 
 from gfm.errors import DataError
+from gfm.geopile.archives import path_of
 from gfm.geopile.quality import measure, verdict
 from gfm.geopile.quarantine import Dropped, Refusal
 from gfm.geopile.row import Row
 from gfm.geopile.shards import JPEG_MAX_SIDE, encode
-from gfm.geopile.sources import Tile, cuts_tiles, read_tiles
+from gfm.geopile.sources import ArchiveEnd, Member, Tile, is_archive, member_tile, read_tiles
 from gfm.imagery.footprint import ground_block
 from gfm.imagery.hashing import dhash, pixel_hash
 from gfm.imagery.pictures import is_jpeg, is_png
 from gfm.imagery.raster import NOT_UTF8, Array, ImageError, nodata_mask, readable_name, to_uint8
-from gfm.params import Geopile, Params, Source
+from gfm.params import Params, Source
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file of a source; `only` names the images to look at, where the source has a limit."""
+    """One file of a source, or one image of an archive; `only` names the images to look at, where there is a limit."""
 
     source: str
     file: str  # relative to the source's root
     only: frozenset[str] | None = None
+    part: Member | ArchiveEnd | None = None  # of the archive `file`, read already
+    share: float = 1.0  # of the file, for progress
+
+    @property
+    def carried(self) -> int:
+        """How many bytes come with it."""
+        return len(self.part.data or b"") if isinstance(self.part, Member) else 0
+
+
+class Kept(NamedTuple):
+    """One image to encode; `member` holds its bytes where `row.file` is an archive."""
+
+    row: Row
+    member: Member | None = None
+
+    @property
+    def carried(self) -> int:
+        """How many bytes come with it."""
+        return len(self.member.data or b"") if self.member else 0
 
 
 class Findings(NamedTuple):
-    """What a file holds."""
+    """What a file, or one image of an archive, holds."""
 
+    source: str
     rows: list[Row]
     dropped: list[Dropped]
     refusal: Refusal | None
+    ignored: dict[str, int]  # how many files of an archive are no images, by kind; told at its end
+    share: float  # of the file, for progress
 
 
 class Encoded(NamedTuple):
     """One image, ready for a shard."""
 
+    id: str
     data: bytes
     suffix: str
 
@@ -55,69 +79,76 @@ def inspect(params: Params, jobs: Sequence[Job]) -> list[Findings]:
     return [_inspect(params, job) for job in jobs]
 
 
-def encode_rows(params: Params, rows: Sequence[Row]) -> list[Encoded]:
-    """Read the images of a few rows again and encode them, in the order of the rows.
+def encode_images(params: Params, images: Sequence[Kept]) -> list[Encoded]:
+    """Read a few images again, those of archives from their bytes, and encode them, in the order given.
 
     Raises DataError when a file is no longer what the first pass saw.
     """
-    files = groupby(rows, key=lambda row: (row.source, row.file))
+    files = groupby(images, key=lambda image: (image.row.source, image.row.file))
     return [encoded for _, group in files for encoded in _encode_file(params, list(group))]
 
 
-def _encode_file(params: Params, rows: Sequence[Row]) -> list[Encoded]:
-    geopile = params.geopile
-    source = geopile.sources[rows[0].source]
-    wanted = {row.id.removeprefix(f"{row.source}/"): row for row in rows}
-    file = _relative_to(source, rows[0].file)
-    root = params.paths.raw.path / source.root
-    found: dict[str, Encoded] = {}
-    try:
-        for tile in read_tiles(source, root, file, geopile.tile_px, frozenset(wanted)):
-            image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
-            if pixel_hash(image) != wanted[tile.name].pixel_hash:
-                raise ImageError(root / file, "changed while the collection was being built")
-            original = _original(source, root / file, tile.pixels, image)
-            found[tile.name] = original or Encoded(*encode(image, geopile.jpeg_quality))
-    except ImageError as error:
-        raise DataError(
-            f"{error.path}: {error.reason}, after it had been read once; run `gfm assemble` again"
-        ) from None
-    return [found[name] for name in wanted]
+def file_of(source: Source, row: Row) -> str:
+    """The file of a row relative to its source's root, as jobs name it."""
+    return Path(row.file).relative_to(source.root).as_posix()
+
+
+def tile_name_of(row: Row) -> str:
+    """The name of a row's tile, as sources name it."""
+    return row.id.removeprefix(f"{row.source}/")
 
 
 def _inspect(params: Params, job: Job) -> Findings:
-    geopile = params.geopile
-    source = geopile.sources[job.source]
-    root = params.paths.raw.path / source.root
-    shown = _relative_to_raw(source, job.file)
+    source = params.geopile.sources[job.source]
+    file = (Path(source.root) / job.file).as_posix()
     rows: list[Row] = []
     dropped: list[Dropped] = []
-    if readable_name(shown) != shown:
-        return Findings([], [], Refusal(job.source, readable_name(shown), NOT_UTF8))
+    if readable_name(file) != file:
+        return Findings(job.source, rows, dropped, Refusal(job.source, readable_name(file), NOT_UTF8), {}, job.share)
+    if isinstance(job.part, ArchiveEnd):
+        refusal = Refusal(job.source, file, job.part.reason) if job.part.reason else None
+        return Findings(job.source, rows, dropped, refusal, job.part.ignored, job.share)
+    path = params.paths.raw.path / source.root / job.file
+    if job.part is not None:
+        path = path_of(path, job.part.name)
+    refusal = None
     try:
-        for tile in read_tiles(source, root, job.file, geopile.tile_px, job.only):
-            row = _row(job.source, source, geopile, tile, shown, params.splits.block_km)
+        for tile in _tiles(params, job):
+            row = _row(params, job, tile, file)
             if max(row.width, row.height) > JPEG_MAX_SIDE:
-                raise ImageError(root / job.file, f"has {row.width}x{row.height} px, a side over {JPEG_MAX_SIDE:,}")
-            reason = verdict(row, geopile.quality)
+                raise ImageError(path, f"has {row.width}x{row.height} px, a side over {JPEG_MAX_SIDE:,}")
+            reason = verdict(row, params.geopile.quality)
             if reason is None:
                 rows.append(row)
             else:
                 dropped.append(Dropped(job.source, row.id, reason))
     except ImageError as error:
-        part = "" if error.path == root / job.file else f"{error.path.name}: "
-        return Findings([], [], Refusal(job.source, shown, f"{part}{error.reason}"))
-    return Findings(rows, dropped, None)
+        rows, dropped = [], []
+        part = "" if error.path == path else f"{error.path.name}: "
+        shown = file if job.part is None else f"{file}!{job.part.name}"
+        refusal = Refusal(job.source, shown, f"{part}{error.reason}")
+    return Findings(job.source, rows, dropped, refusal, {}, job.share)
 
 
-def _row(name: str, source: Source, geopile: Geopile, tile: Tile, file: str, block_km: float) -> Row:
-    image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
+def _tiles(params: Params, job: Job) -> Iterator[Tile]:
+    source = params.geopile.sources[job.source]
+    root = params.paths.raw.path / source.root
+    if is_archive(source) and isinstance(job.part, Member):
+        return iter([member_tile(source, root, job.file, job.part)])
+    return read_tiles(source, root, job.file, params.geopile.tile_px, job.only)
+
+
+def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
+    source = params.geopile.sources[job.source]
+    image = to_uint8(tile.pixels, source.imagery, source.stored_bands(params.geopile.bands))
     nodata = nodata_mask(tile.pixels, tile.nodata)
-    # Neighbouring tiles share their ground: without coordinates the whole file is one place.
-    place = ground_block(tile.bounds, block_km) if tile.bounds else f"{name}/{_relative_to(source, file)}"
+    if tile.bounds:
+        place = ground_block(tile.bounds, params.splits.block_km)
+    else:  # neighbouring tiles share their ground: without coordinates the whole scene is one place
+        place = f"{job.source}/{job.file if tile.whole is None else tile.name}"
     return Row(
-        id=f"{name}/{tile.name}",
-        source=name,
+        id=f"{job.source}/{tile.name}",
+        source=job.source,
         place=place,
         file=file,
         label=tile.label,
@@ -134,19 +165,41 @@ def _row(name: str, source: Source, geopile: Geopile, tile: Tile, file: str, blo
     )
 
 
-def _original(source: Source, path: Path, pixels: Array, image: Array) -> Encoded | None:
-    """The file's own bytes, where it is a PNG or JPEG whose stored pixels are already the picture."""
-    if cuts_tiles(source) or pixels.shape != image.shape or not np.array_equal(pixels, image):
+def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
+    geopile = params.geopile
+    source = geopile.sources[images[0].row.source]
+    wanted = {tile_name_of(image.row): image.row for image in images}
+    found: dict[str, Encoded] = {}
+    try:
+        for tile in _tiles_again(params, images, frozenset(wanted)):
+            row = wanted[tile.name]
+            image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
+            if pixel_hash(image) != row.pixel_hash:
+                raise ImageError(params.paths.raw.path / row.file, "changed while the collection was being built")
+            data, suffix = _original(tile, image) or encode(image, geopile.jpeg_quality)
+            found[tile.name] = Encoded(row.id, data, suffix)
+    except ImageError as error:
+        raise DataError(
+            f"{error.path}: {error.reason}, after it had been read once; run `gfm assemble` again"
+        ) from None
+    return [found[name] for name in wanted]
+
+
+def _tiles_again(params: Params, images: Sequence[Kept], names: frozenset[str]) -> Iterator[Tile]:
+    row = images[0].row
+    file = file_of(params.geopile.sources[row.source], row)
+    for image in images:
+        if image.member is None:  # not of an archive: one reading gives all
+            yield from _tiles(params, Job(row.source, file, names))
+            return
+        yield from _tiles(params, Job(row.source, file, names, image.member))
+
+
+def _original(tile: Tile, image: Array) -> tuple[bytes, str] | None:
+    """The file's own bytes and suffix, where it is a PNG or JPEG whose stored pixels are already the picture."""
+    if tile.whole is None or tile.pixels.shape != image.shape or not np.array_equal(tile.pixels, image):
         return None
-    data = path.read_bytes()
+    data = tile.whole.encoded()
     if is_jpeg(data):
-        return Encoded(data, ".jpg")
-    return Encoded(data, ".png") if is_png(data) else None
-
-
-def _relative_to_raw(source: Source, file: str) -> str:
-    return (Path(source.root) / file).as_posix()
-
-
-def _relative_to(source: Source, file: str) -> str:
-    return Path(file).relative_to(source.root).as_posix()
+        return data, ".jpg"
+    return (data, ".png") if is_png(data) else None

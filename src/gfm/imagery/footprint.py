@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gfm.imagery.raster import ImageError, file_head, is_tiff, open_scene
+from gfm.imagery.raster import ImageError, file_head, is_tiff, open_scene, open_scene_data
 
 EARTH_KM = 40075.016686  # round the equator, WGS 84
 _KM_PER_DEGREE = EARTH_KM / 360
@@ -76,8 +76,15 @@ def georeference(path: Path) -> Georeference | None:
     if not is_tiff(file_head(path)):
         return None
     with open_scene(path, None) as dataset:
-        bounds, gsd_m = raster_bounds(dataset), raster_gsd_m(dataset)
-        return None if bounds is None or gsd_m is None else Georeference(bounds, gsd_m, dataset.crs.to_string())
+        return _raster_georeference(dataset)
+
+
+def georeference_data(data: bytes, path: Path) -> Georeference | None:
+    """As `georeference`, of a file's bytes; `path` only names it in an ImageError."""
+    if not is_tiff(data):
+        return None
+    with open_scene_data(data, None, path) as dataset:
+        return _raster_georeference(dataset)
 
 
 def window_bounds(path: Path, window: tuple[int, int, int, int]) -> Bounds | None:
@@ -171,6 +178,11 @@ def _wrapped(west: float, south: float, east: float, north: float) -> tuple[floa
     turns = math.floor((west + 180) / FULL_TURN) * FULL_TURN
     west, east = west - turns, east - turns
     return west, south, east if east <= 180 else east - FULL_TURN, north
+
+
+def _raster_georeference(dataset: Any) -> Georeference | None:
+    bounds, gsd_m = raster_bounds(dataset), raster_gsd_m(dataset)
+    return None if bounds is None or gsd_m is None else Georeference(bounds, gsd_m, dataset.crs.to_string())
 
 
 def _georeferenced(dataset: Any) -> bool:

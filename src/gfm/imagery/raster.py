@@ -57,12 +57,21 @@ def read_image(path: Path, imagery: Imagery) -> Array:
         with open_scene(path, imagery) as dataset:
             check_pixels(path, dataset.width, dataset.height)
             return read_window(dataset, imagery)
-    if not (is_jpeg(head) or is_png(head)):
-        raise ImageError(path, "not a PNG, JPEG or TIFF image", "remove it or convert it")
+    _check_picture(path, head)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
+    return decode_picture(data, imagery, path)
+
+
+def decode_image(data: bytes, imagery: Imagery, path: Path) -> Array:
+    """What `read_image` gives of a file that holds `data`; `path` only names it in an ImageError."""
+    if is_tiff(data):
+        with open_scene_data(data, imagery, path) as dataset:
+            check_pixels(path, dataset.width, dataset.height)
+            return read_window(dataset, imagery)
+    _check_picture(path, data)
     return decode_picture(data, imagery, path)
 
 
@@ -86,17 +95,41 @@ def open_scene(path: Path, imagery: Imagery | None) -> Iterator[Any]:
     Read it by `read_window`. Raises ImageError for anything that is wrong with the file, also inside the `with` block.
     """
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
 
     if not is_tiff(file_head(path)):
         raise ImageError(path, "not a TIFF image", "remove it or convert it to GeoTIFF")
-    with reading(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is fine: it is then its own place
-        # GTiff alone: GDAL must not take a crafted file for a format that refers to other files.
-        with rasterio.open(path, driver="GTiff") as dataset:
-            if imagery is not None:
-                _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
-            yield dataset
+    # GTiff alone: GDAL must not take a crafted file for a format that refers to other files.
+    with reading(path), _plain_tiff_is_fine(), rasterio.open(path, driver="GTiff") as dataset:
+        if imagery is not None:
+            _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
+        yield dataset
+
+
+@contextmanager
+def open_scene_data(data: bytes, imagery: Imagery | None, path: Path) -> Iterator[Any]:
+    """As `open_scene`, of a TIFF's bytes; `path` only names it in an ImageError."""
+    from rasterio.io import MemoryFile
+
+    # Its name inside GDAL ends as the file's does: GDAL then says the same of it as of a file on disk.
+    with reading(path), _plain_tiff_is_fine(), MemoryFile(data, filename=path.name) as memory:
+        inside = Path(memory.name)
+        try:
+            with reading(inside), memory.open(driver="GTiff") as dataset:
+                if imagery is not None:
+                    _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
+                yield dataset
+        except ImageError as error:
+            raise ImageError(path, error.reason, error.fix) from None
+
+
+@contextmanager
+def _plain_tiff_is_fine() -> Iterator[None]:
+    """No warning of a TIFF without a place: it is then its own place."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager
@@ -227,6 +260,13 @@ def unreadable(path: Path, error: OSError) -> ImageError:
     if isinstance(error, PermissionError):
         return ImageError(path, "not readable: permission denied", "give read permission")
     return ImageError(path, f"not readable: {(error.strerror or str(error)).lower()}", "check the disk and the link")
+
+
+def _check_picture(path: Path, head: bytes) -> None:
+    if not head:
+        raise ImageError(path, "empty file", "fetch it again or remove it")
+    if not (is_jpeg(head) or is_png(head)):
+        raise ImageError(path, "not a PNG, JPEG or TIFF image", "remove it or convert it")
 
 
 def _check_declared(path: Path, count: int, dtype: str, imagery: Imagery) -> None:

@@ -37,6 +37,7 @@ from gfm.params.encoders import (
     TimmEncoder,
 )
 from gfm.params.geopile import (
+    ArchiveSource,
     BandFilesSource,
     ClassFoldersSource,
     Geopile,
@@ -46,6 +47,7 @@ from gfm.params.geopile import (
     Source,
     Splits,
     Validation,
+    WebdatasetSource,
 )
 from gfm.params.imagery import Imagery, Paths
 from gfm.params.load import PARAMS_FILE, load, rebase
@@ -75,6 +77,7 @@ __all__ = [
     "NUMBER_MAPS",
     "PARAMS_FILE",
     "Architecture",
+    "ArchiveSource",
     "BandFilesSource",
     "BigEarthNet",
     "Budget",
@@ -137,6 +140,7 @@ __all__ = [
     "Tracking",
     "UnitDecoder",
     "Validation",
+    "WebdatasetSource",
     "load",
     "rebase",
 ]

@@ -27,6 +27,11 @@ class SourceBase(Section):
         """The stored bands that fill the collection's `bands`, in that order."""
         return [self.composite.get(band, band) for band in bands]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its images carry the name of a class, so that a teacher can learn from them."""
+        return False
+
 
 class ScenesSource(SourceBase):
     """Georeferenced GeoTIFF scenes, cut into tiles by windowed reading."""
@@ -39,6 +44,10 @@ class ClassFoldersSource(SourceBase):
 
     format: Literal["class-folders"]
     georeference: Literal["file", "none"] = "file"  # file: a GeoTIFF lies where it says; none: places are not known
+
+    @property
+    def labelled(self) -> bool:
+        return True
 
 
 class ImagesSource(SourceBase):
@@ -55,8 +64,33 @@ class BandFilesSource(SourceBase):
     format: Literal["band-files"]
 
 
+class ArchiveSource(SourceBase):
+    """Images inside .tar, .tar.gz, .tgz, .tar.zst and .zip files, read where they lie; nothing is extracted."""
+
+    format: Literal["archive"]
+    labels: Literal["none", "folders"] = "none"  # folders: the folder that holds an image inside is its class
+    # file: a GeoTIFF lies where it says; slippy: by the tile numbers in the name; none: places are not known
+    georeference: Literal["file", "none", "slippy"] = "file"
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels == "folders"
+
+
+class WebdatasetSource(SourceBase):
+    """Tar shards in the layout of webdataset: `KEY.jpg` (png, tif), its class in `KEY.cls`, `.txt` or `.json`."""
+
+    format: Literal["webdataset"]
+    label_key: str | None = None  # the field of KEY.json that names the class; None: KEY.cls, else KEY.txt
+    georeference: Literal["file", "none"] = "file"  # file: a GeoTIFF lies where it says; none: places are not known
+
+    @property
+    def labelled(self) -> bool:
+        return True
+
+
 Source = Annotated[
-    ScenesSource | ClassFoldersSource | ImagesSource | BandFilesSource,
+    ScenesSource | ClassFoldersSource | ImagesSource | BandFilesSource | ArchiveSource | WebdatasetSource,
     Field(discriminator="format"),
 ]
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from gfm.params.downstream import Task
 from gfm.params.encoders import PublishedEncoder, Student, SupervisedTeacher, Teacher, TimmEncoder
-from gfm.params.geopile import ClassFoldersSource, Geopile, Splits, Validation
+from gfm.params.geopile import Geopile, Splits, Validation
 from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
 from gfm.params.results import Carbon, Evaluate, Tracking
@@ -108,9 +108,10 @@ class Params(Section):
             for name in sources:
                 if name not in self.geopile.sources:
                     raise ValueError(f"{key}.sources names {name}, which is not in geopile.sources")
-                if not isinstance(self.geopile.sources[name], ClassFoldersSource):
+                if not self.geopile.sources[name].labelled:
                     raise ValueError(
-                        f"{key}.sources names {name}, which carries no labels (format is not class-folders)"
+                        f"{key}.sources names {name}, which carries no labels (declare class-folders, webdataset, or "
+                        "archive with labels: folders)"
                     )
 
     def _models_are_known(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gfm.imagery.footprint import Bounds
+from gfm.imagery.image_file import ImageFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Tile:
     crs: str | None = None
     date: str | None = None  # ISO 8601, a year or a day
     bounds: Bounds | None = None
+    whole: ImageFile | None = None  # the file that this image is all of; None for a tile cut from a scene
 
 
 def declared_gsd(gsd_m: float | tuple[float, float] | None) -> float | None:

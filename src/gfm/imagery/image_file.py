@@ -1,0 +1,35 @@
+"""One encoded image, wherever its bytes are: a file on disk, or a member of an archive that was read already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm.imagery.footprint import Georeference, georeference, georeference_data
+from gfm.imagery.raster import Array, decode_image, read_image, unreadable
+from gfm.params import Imagery
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A PNG, JPEG or TIFF: the file at `path`, or `data`, which `path` then only names in errors."""
+
+    path: Path
+    data: bytes | None = None
+
+    def pixels(self, imagery: Imagery) -> Array:
+        """(H, W, C) as stored; ImageError as of `read_image`."""
+        return read_image(self.path, imagery) if self.data is None else decode_image(self.data, imagery, self.path)
+
+    def georeference(self) -> Georeference | None:
+        """What the image itself says of its ground; None and ImageError as of `footprint.georeference`."""
+        return georeference(self.path) if self.data is None else georeference_data(self.data, self.path)
+
+    def encoded(self) -> bytes:
+        """The bytes of the file; ImageError where they cannot be read."""
+        if self.data is not None:
+            return self.data
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
