@@ -284,6 +284,28 @@ def leaderboard(
     leaderboard(results, normalizer, out)
 
 
+@app.command()
+def promote(
+    version: Annotated[int | None, typer.Option(help="The version to judge; without it the challenger.")] = None,
+    to: Annotated[int | None, typer.Option(help="Make this version champion without the gate: a way back.")] = None,
+    reason: Annotated[str, typer.Option(help="Why, with --to; the version's record keeps it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen and change nothing.")] = False,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Make the challenger the champion if it beats it on equal ground; else say why not and exit with 1."""
+    from gfm.evaluation.promote import promote, set_champion
+
+    if to is not None and version is not None:
+        raise GfmError("--version asks the gate and --to passes it by; give one of them")
+    if to is None and reason:
+        raise GfmError("--reason is for --to, which passes the gate by; leave it out, or give --to VERSION")
+    loaded = _load(params)
+    if to is not None:
+        set_champion(loaded, str(to), reason, dry_run=dry_run)
+    elif not promote(loaded, None if version is None else str(version), dry_run=dry_run):
+        raise typer.Exit(1)
+
+
 @app.command("open-run")
 def open_run(
     owner: Annotated[int | None, typer.Option(help="The process that will close it; its death closes it too.")] = None,

@@ -15,6 +15,7 @@ from gfm.errors import DataError
 from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.collection import read_data
 from gfm.evaluation.energy import Cost, costs
+from gfm.evaluation.ground import Ground, grounds
 from gfm.evaluation.report import Drawn, draw_figures, render_report
 from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, results_table
 from gfm.evaluation.verdict import verdict
@@ -44,6 +45,7 @@ def evaluate(params: Params) -> None:
 def _evaluate(params: Params) -> None:
     from gfm.tracking.provenance import provenance
     from gfm.tracking.runs import finish_pipeline
+    from gfm.tracking.scored import scored_tags, validation_tags
 
     runs = read_runs(params)
     results = results_table(runs)
@@ -56,12 +58,14 @@ def _evaluate(params: Params) -> None:
         **{f"{run.task} {run.model}": run.record.get("provenance", {}) for run in runs},
         "report": provenance(None),
     }
+    run_ids = {name: encoders[name].get("run_id") for name in params.models}
+    summary = _summary(assessment, spent, grounds(runs), run_ids)
     drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
     page = render_report(params, assessment, spent, drawn, data, records)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
     write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    write_whole(ARP, json.dumps(_summary(assessment, spent), indent=2, ensure_ascii=False) + "\n")
+    write_whole(ARP, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_whole(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
     _write_figures(drawn)
     write_whole(layout.REPORT, page)
@@ -69,12 +73,15 @@ def _evaluate(params: Params) -> None:
         params,
         [layout.REPORT, layout.RESULTS, ARP, FIGURES],
         {f"arp.{model}": entry.arp for model, entry in assessment.performance.items()},
+        {**validation_tags(data.validation["success"], len(data.validation["warnings"])), **scored_tags(run_ids)},
     )
     say(verdict(assessment).line)
     say(f"report: {layout.REPORT} ({layout.REPORT.stat().st_size / 1e6:.1f} MB)")
 
 
-def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
+def _summary(
+    assessment: Assessment, spent: Mapping[str, Cost], ground: Mapping[str, Ground], run_ids: Mapping[str, str | None]
+) -> dict[str, JsonValue]:
     """The content of arp.json, models and tasks in the order of the parameters; null where there is no figure."""
     models: dict[str, JsonValue] = {}
     for model in assessment.models:
@@ -88,11 +95,13 @@ def _summary(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, Jso
             "kwh": _rounded(spent[model].kwh),
             "energy_method": "; ".join(spent[model].methods),
             "grid": "; ".join(spent[model].grids),
+            "run_id": run_ids[model],
         }
     return {
         "baseline": assessment.baseline,
         "undefined": assessment.undefined,
         "confidence": assessment.confidence,
+        "tasks": {task: own.as_dict() for task, own in ground.items()},
         "models": models,
     }
 
