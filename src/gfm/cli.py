@@ -306,6 +306,24 @@ def promote(
         raise typer.Exit(1)
 
 
+@app.command()
+def lineage(
+    version: Annotated[int | None, typer.Argument(help="Default: the champion, else the challenger.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="HASH", help="List the versions built on this data.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it here too.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Say what a registered version was made from: data, code, parents, energy, licences, and what scored it."""
+    from gfm.evaluation.version_lineage import print_built_on, print_lineage
+
+    if data is not None and version is not None:
+        raise GfmError("--data lists versions; give it or VERSION")
+    if data is not None:
+        print_built_on(_load(params), data, out)
+    else:
+        print_lineage(_load(params), None if version is None else str(version), out)
+
+
 @app.command("open-run")
 def open_run(
     owner: Annotated[int | None, typer.Option(help="The process that will close it; its death closes it too.")] = None,

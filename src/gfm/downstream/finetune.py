@@ -35,8 +35,8 @@ from gfm.output_folder import new_folder
 from gfm.params import ParameterError, Params, Task
 from gfm.progress import say
 from gfm.tracking.carbon import measure
-from gfm.tracking.provenance import provenance
-from gfm.tracking.runs import Run, child_run
+from gfm.tracking.provenance import provenance, run_of
+from gfm.tracking.runs import ENCODER_TAG, Run, child_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
             primary = next(iter(results[0].test))
             share = _trained_share(results[0])
             chosen = {str(result.seed): result.chosen for result in results}
-            run.tags({"mode": task.finetune.mode})
+            run.tags({"mode": task.finetune.mode, ENCODER_TAG: run_of(encoder_folder(model_name))})
             run.metrics(share)
             write_scores(folder / "scores.csv", model_name, task_name, results)
             if any(result.history for result in results):
