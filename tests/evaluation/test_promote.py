@@ -122,7 +122,7 @@ def test_scores_on_another_ground_do_not_count(store: Any, gfm: Gfm, ground: dic
         ({"without": "parents.teacher.run_id"}, "its lineage has no run of its parent teacher"),
         ({"kg_co2eq": "not measured: codecarbon is not installed"}, "its energy is not a number but `not measured:"),
         ({"without": "kg_co2eq"}, "its energy is not a number but `not recorded`"),
-        ({"data.splits": "s2"}, "the validated splits (s1) is not the one that it was trained on (s2)"),
+        ({"data.splits": "s2"}, "what was validated (splits s1) is not what it was trained on (splits s2)"),
     ],
 )
 def test_an_origin_that_is_not_known_is_refused(store: Any, gfm: Gfm, tags: dict[str, str], words: str) -> None:
@@ -170,7 +170,10 @@ def test_the_way_back_needs_a_reason_and_leaves_one(store: Any, gfm: Gfm) -> Non
         (["--version", "9"], "has no version 9; it has 1"),
         (["--version", "1", "--to", "1"], "give one of them"),
         (["--reason", "x"], "--reason is for --to"),
-        ([], "version 1: no finished pipeline run of tracking.experiment has scored it; run `dvc repro evaluate`"),
+        (
+            [],
+            "version 1: no finished pipeline run of tracking.experiment has scored it; run `dvc repro -s -f evaluate`",
+        ),
     ],
 )
 def test_what_is_missing_is_one_line_with_the_fix(store: Any, gfm: Gfm, words: list[str], message: str) -> None:

@@ -116,7 +116,9 @@ def _ground_reasons(tasks: Sequence[str], challenger: ScoredVersion, rival: Riva
             ("task settings", own.settings, other.settings),
         ):
             if mine is None or theirs is None:
-                reasons.append(f"{task}: no one {thing} is recorded for all models; run `dvc repro -f finetune`")
+                reasons.append(
+                    f"{task}: no one {thing} is recorded for all models; run `dvc repro -s -f finetune evaluate`"
+                )
             elif mine != theirs:
                 reasons.append(
                     f"{task}: scored on another {thing} ({mine[:10]}) than {rival.name} ({theirs[:10]}); "
@@ -173,15 +175,15 @@ def _gain_reasons(params: Params, arp: Gain, gains: dict[str, Gain], rival: str,
 def _validation_reasons(challenger: ScoredVersion) -> list[str]:
     found = challenger.tags.get(VALIDATION)
     if found is None:
-        return ["the result of its data validation is not recorded; run `dvc repro -f evaluate`"]
+        return ["the result of its data validation is not recorded; run `dvc repro -s -f evaluate`"]
     if not found.startswith(PASSED):
         return [f"its data validation is `{found}`, not `{PASSED}`; mend the data and pretrain again"]
     for part in ("manifest", "splits"):
         seen, validated = challenger.version.tags.get(f"data.{part}"), challenger.tags.get(f"{VALIDATION}.{part}")
         if seen is not None and seen != validated:
             return [
-                f"the validated {part} ({(validated or 'not recorded')[:10]}) is not the one that it was trained on "
-                f"({seen[:10]}); run `dvc repro`"
+                f"what was validated ({part} {(validated or 'not recorded')[:10]}) is not what it was trained on "
+                f"({part} {seen[:10]}); run `dvc repro`"
             ]
     return []
 

@@ -43,12 +43,12 @@ def read_scored(registry: Registry, version: Version) -> ScoredVersion:
     run = last_scored(registry.client, registry.experiment, version.run_id)
     if run is None:
         raise DataError(
-            f"{what}: no finished pipeline run of tracking.experiment has scored it; run `dvc repro evaluate` where "
-            f"{layout.ENCODERS} holds its encoder (whose run.json names the run {version.run_id}), or, where DVC would "
-            "replace it, `gfm finetune` on every task and `gfm evaluate`"
+            f"{what}: no finished pipeline run of tracking.experiment has scored it; run `dvc repro -s -f evaluate` "
+            f"where {layout.ENCODERS} holds its encoder (whose run.json names the run {version.run_id}), or, where DVC "
+            "would replace it, `gfm finetune` on every task and `gfm evaluate`"
         )
     pipeline, model = str(run.info.run_id), str(run.data.tags[f"{SCORED}{version.run_id}"])
-    again = f"run {pipeline}, which scored {what}: {{problem}}; score it again with `dvc repro -f evaluate`"
+    again = f"run {pipeline}, which scored {what}: {{problem}}; score it again with `dvc repro -s -f evaluate`"
     with TemporaryDirectory() as scratch:
         results = _table(_fetched(registry, pipeline, layout.RESULTS.name, Path(scratch), again), again)
         grounds = _grounds(_fetched(registry, pipeline, ARP, Path(scratch), again), again)
