@@ -32,6 +32,7 @@ app = typer.Typer(
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 DEFAULT = Path("params.yaml")
+REFUSED = 3  # exit code of a gate that stays closed: 1 is a crash, 2 an error that the user can mend
 
 
 def _load(path: Path) -> Params:
@@ -290,6 +291,46 @@ def leaderboard(
     from gfm.evaluation.leaderboard import leaderboard
 
     leaderboard(results, normalizer, out)
+
+
+@app.command()
+def promote(
+    version: Annotated[int | None, typer.Option(help="The version to judge; without it the challenger.")] = None,
+    to: Annotated[int | None, typer.Option(help="Make this version champion without the gate: a way back.")] = None,
+    reason: Annotated[str, typer.Option(help="Why, with --to; the version's record keeps it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen and change nothing.")] = False,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Make the challenger the champion if it beats it on equal ground; else say why not and exit with 3."""
+    from gfm.evaluation.promote import promote, set_champion
+
+    if to is not None and version is not None:
+        raise GfmError("--version asks the gate and --to passes it by; give one of them")
+    if to is None and reason:
+        raise GfmError("--reason is for --to, which passes the gate by; leave it out, or give --to VERSION")
+    loaded = _load(params)
+    if to is not None:
+        set_champion(loaded, str(to), reason, dry_run=dry_run)
+    elif not promote(loaded, None if version is None else str(version), dry_run=dry_run):
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def lineage(
+    version: Annotated[int | None, typer.Argument(help="Default: the champion, else the challenger.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="HASH", help="List the versions built on this data.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it here too.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Say what a registered version was made from: data, code, parents, energy, licences, and what scored it."""
+    from gfm.evaluation.version_lineage import print_built_on, print_lineage
+
+    if data is not None and version is not None:
+        raise GfmError("--data lists versions; give it or VERSION")
+    if data is not None:
+        print_built_on(_load(params), data, out)
+    else:
+        print_lineage(_load(params), None if version is None else str(version), out)
 
 
 @app.command("open-run")

@@ -1,8 +1,12 @@
-"""A fabricated working folder: what the stages before `gfm evaluate` leave behind, with scores chosen by the test."""
+"""A fabricated working folder: what the stages before `gfm evaluate` leave behind, with scores chosen by the test.
+
+`store` is a registry of fabricated versions, with the runs and pipelines behind them.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from gfm.params import Params
+from gfm.params import Evaluate, Params, Tracking
+from gfm.tracking.carbon import Energy
+from gfm.tracking.registry import version_tags
+from gfm.tracking.runs import child_run, finish_pipeline
+from gfm.tracking.scored import scored_tags
+from gfm.tracking.store import _create_database, import_mlflow
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 METRICS = {"classification": "accuracy", "multilabel": "map_micro", "segmentation": "iou", "change": "f1"}
@@ -183,6 +193,8 @@ class Workspace:
             "parameters": 1_200_000,
             "provenance": provenance or make_provenance(seeds),
             "energy": energy if energy is not None else make_energy(0.0004),
+            "index": f"{task}-index",
+            "settings": self.params.tasks[task].model_dump(mode="json"),
             "run_id": None,
             "quarantined": 0,
         }
@@ -264,3 +276,108 @@ class Fabricate:
 @pytest.fixture(scope="session")
 def fabricate() -> Fabricate:
     return Fabricate()
+
+
+MODEL = "gfm-encoder"
+TEACHER = {"scenes": [0.80, 0.82, 0.81, 0.79, 0.83], "buildings": [0.60, 0.62, 0.61, 0.63, 0.59]}
+CARD = {
+    "architecture": "swin",
+    "gfm": {
+        "origin": "pretrained",
+        "bands": ["R", "G", "B"],
+        "licence": "Apache-2.0",
+        "parents": ["teacher"],
+        "provenance": {
+            "commit": "c" * 40,
+            "dirty": False,
+            "seed": 3,
+            "data": {"dvc": "d1.dir", "manifest": "m1", "splits": "s1"},
+        },
+        "energy": {"kwh": 0.25, "kg_co2eq": 0.1, "method": "by the test"},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, which take longer to make than all else."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    import_mlflow()
+    _create_database(f"sqlite:///{path}", path)
+    return path
+
+
+class Registered:
+    """Pretrainings, versions and scores, as the stages record them, in the working folder."""
+
+    name = MODEL
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.client = import_mlflow().MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+        self.teacher = self.run("teacher", "teacher")
+        write_json("models/encoders/teacher/config.json", {"gfm": {"origin": "supervised"}})
+        write_json("models/encoders/teacher/run.json", {"run_id": self.teacher})
+        self.client.create_registered_model(MODEL)
+
+    def run(self, name: str, kind: str, **tags: str) -> str:
+        with child_run(self.params, name, kind, {"epochs": 6}, seed=3) as run:
+            run.energy(Energy(0.25, 0.1, 9.0, "by the test", "estimated", "FRA", 0.4, "stated"))
+            run.tags(tags)
+        assert run.run_id is not None
+        return run.run_id
+
+    def version(self, without: str = "", **changes: str) -> str:
+        """A new version, the challenger, with its tags but one, or with others."""
+        run_id = self.run("pretrain gfm", "pretrain")
+        tags = version_tags(self.params, run_id, "", Path("models/encoders/gfm"), CARD) | changes
+        tags.pop(without, None)
+        made = self.client.create_model_version(MODEL, source=str(Path.cwd()), run_id=run_id, tags=tags)
+        self.client.set_registered_model_alias(MODEL, "challenger", made.version)
+        return str(made.version)
+
+    def score(self, number: str, scores: dict[str, list[float]], **changes: Any) -> str | None:
+        """A pipeline that ends with results of a version beside the teacher's."""
+        run_id = self.client.get_model_version(MODEL, number).run_id
+        ground = {"metric": "accuracy", "index": "i1", "settings": "t1"} | changes.pop("ground", {})
+        rows = [
+            (model, task, ground["metric"], score, seed)
+            for model, own in (("teacher", TEACHER), ("gfm", scores))
+            for task in scores
+            for seed, score in enumerate(own[task][: len(scores[task])])
+        ]
+        Path("reports").mkdir(exist_ok=True)
+        table = pd.DataFrame(rows, columns=["model", "task", "metric", "score", "seed"])
+        table.to_csv("reports/results.csv", index=False)
+        write_json("reports/arp.json", {"tasks": dict.fromkeys(scores, ground)})
+        tags = {"validation": "passed", "validation.manifest": "m1", "validation.splits": "s1"} | changes
+        files = [Path("reports/results.csv"), Path("reports/arp.json")]
+        return finish_pipeline(self.params, files, {}, {**tags, **scored_tags({"gfm": run_id})})
+
+    def scored(self, scores: dict[str, list[float]]) -> str:
+        number = self.version()
+        self.score(number, scores)
+        return number
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        found = self.client.get_registered_model(MODEL).aliases
+        return {alias: str(number) for alias, number in found.items()}
+
+    def tags(self, number: str) -> dict[str, str]:
+        return dict(self.client.get_model_version(MODEL, number).tags)
+
+    def approvals(self, number: str) -> list[dict[str, Any]]:
+        tags = self.tags(number)
+        return [json.loads(tags[key]) for key in sorted(tags) if key.startswith("approval.")]
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registered:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GFM_PIPELINE_RUN", raising=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    params = make_params(tracking=Tracking().model_dump(), evaluate=Evaluate(bootstrap=300).model_dump())
+    text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    return Registered(params)

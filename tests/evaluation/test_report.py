@@ -137,10 +137,11 @@ def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> Non
 
 def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
     content = json.loads((evaluated / "reports/arp.json").read_text())
-    assert list(content) == ["baseline", "undefined", "confidence", "models"]
+    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
-    assert list(gfm) == ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method", "grid"]
+    figures = ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method", "grid"]
+    assert list(gfm) == [*figures, "run_id"]
     assert gfm["low"] < gfm["arp"] < gfm["high"]
     assert sum(gfm["contributions"].values()) == pytest.approx(gfm["arp"], abs=1e-3)
     assert gfm["kg_co2eq"] == pytest.approx(0.0052)

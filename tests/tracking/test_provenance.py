@@ -14,7 +14,7 @@ import xxhash
 import gfm
 from gfm.errors import DataError
 from gfm.tracking import provenance as module
-from gfm.tracking.provenance import code_version, dvc_hash, provenance
+from gfm.tracking.provenance import code_version, dvc_hash, provenance, run_of
 
 LOCK = """schema: '2.0'
 stages:
@@ -94,3 +94,12 @@ def test_training_code_can_import_tracking_where_nothing_of_it_is_installed() ->
     assert done.returncode == 0, done.stderr
     assert "mlflow cannot be imported" in done.stdout
     assert "not measured: codecarbon is not installed" in done.stdout
+
+
+def test_the_run_that_made_a_folder_is_read_from_its_record(tmp_path: Path) -> None:
+    assert run_of(tmp_path) is None
+    for content in ('{"run_id": null}', "[1]", '{"run'):
+        (tmp_path / "run.json").write_text(content, encoding="utf-8")
+        assert run_of(tmp_path) is None
+    (tmp_path / "run.json").write_text('{"run_id": "abc"}', encoding="utf-8")
+    assert run_of(tmp_path) == "abc"

@@ -11,7 +11,7 @@ import torch
 from gfm.errors import WeightsError
 from gfm.models.encoder import EncoderCard, save_encoder
 from gfm.params import Params
-from gfm.tracking.registry import register_encoder
+from gfm.tracking.registry import register_encoder, version_tags
 from gfm.tracking.runs import Run, child_run
 
 TINY = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 2}
@@ -87,6 +87,28 @@ def test_an_untrained_encoder_is_not_registered_as_if_it_had_weights(tmp_path: P
     (folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"no model\.safetensors"):
         register_encoder(params, Run(), folder)
+
+
+def test_a_version_names_the_run_of_its_teacher_and_whether_its_code_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    teacher = tmp_path / "models/encoders/teacher"
+    teacher.mkdir(parents=True)
+    (teacher / "config.json").write_text('{"gfm": {"origin": "imported", "parents": ["timm/swin"]}}', encoding="utf-8")
+    (teacher / "run.json").write_text('{"run_id": "t1"}', encoding="utf-8")
+    card = {"origin": "pretrained", "bands": ["R"], "licence": "MIT", "energy": {"kwh": 0.2, "kg_co2eq": 0.1}}
+    card |= {"parents": ["teacher"], "provenance": {"commit": "abc", "dirty": False, "seed": 0}}
+    tags = version_tags(params, "r1", "", tmp_path / "gfm", {"architecture": "swin", "gfm": card})
+    assert {key: tags[key] for key in tags if key.startswith("parents")} == {
+        "parents": "teacher",
+        "parents.teacher.run_id": "t1",
+        "parents.teacher.origin": "imported",
+        "parents.teacher.made_from": "timm/swin",
+    }
+    assert (tags["git.dirty"], tags["seed"], tags["kwh"]) == ("false", "0", "0.2")
+    alone = version_tags(params, "r1", "", tmp_path / "gfm", {"architecture": "swin", "gfm": card | {"parents": []}})
+    assert alone["parents"] == "none"
 
 
 def test_without_tracking_nothing_is_registered(tmp_path: Path, params: Params) -> None:

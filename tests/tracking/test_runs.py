@@ -339,6 +339,18 @@ def test_the_error_of_a_stage_without_a_run_closes_the_pipelines_as_failed(
     assert finish_pipeline(params) is None
 
 
+def test_results_of_trainings_that_were_up_to_date_get_a_run_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.html").write_text("<p>", encoding="utf-8")
+    parent = finish_pipeline(params, [tmp_path / "report.html"], {"arp": 1.5}, {"validation": "passed"})
+    (run,) = recorded(tmp_path)
+    assert (run.info.run_id, run.info.status) == (parent, "FINISHED")
+    assert run.data.tags["validation"] == "passed" and run.data.tags["gfm.kind"] == "pipeline"
+    assert not (tmp_path / ".gfm/pipeline.json").exists()
+
+
 def test_results_recorded_on_a_run_named_by_the_caller_leave_it_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params
 ) -> None:

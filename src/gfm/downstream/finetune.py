@@ -35,8 +35,8 @@ from gfm.output_folder import new_folder
 from gfm.params import CLASS_MAPS, ImageTargets, ParameterError, Params, SpaceNet2, Task
 from gfm.progress import say
 from gfm.tracking.carbon import measure
-from gfm.tracking.provenance import provenance
-from gfm.tracking.runs import Run, child_run
+from gfm.tracking.provenance import provenance, run_of
+from gfm.tracking.runs import ENCODER_TAG, Run, child_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
             reference = results[0].reference
             share = _trained_share(results[0])
             chosen = {str(result.seed): result.chosen for result in results}
-            run.tags({"mode": task.finetune.mode})
+            run.tags({"mode": task.finetune.mode, ENCODER_TAG: run_of(encoder_folder(model_name))})
             run.metrics(share)
             if reference is not None:
                 run.metrics({f"{reference.name}.test_{name}": score for name, score in reference.test.items()})

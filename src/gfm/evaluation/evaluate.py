@@ -15,6 +15,7 @@ from gfm.errors import DataError
 from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.collection import read_data
 from gfm.evaluation.energy import Cost, costs
+from gfm.evaluation.ground import Ground, grounds
 from gfm.evaluation.page import write_figures
 from gfm.evaluation.report import draw_figures, render_report
 from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, references, results_table
@@ -45,6 +46,7 @@ def evaluate(params: Params) -> None:
 def _evaluate(params: Params) -> None:
     from gfm.tracking.provenance import provenance
     from gfm.tracking.runs import finish_pipeline
+    from gfm.tracking.scored import scored_tags, validation_tags
 
     runs = read_runs(params)
     results = results_table(runs)
@@ -57,13 +59,15 @@ def _evaluate(params: Params) -> None:
         **{f"{run.task} {run.model}": run.record.get("provenance", {}) for run in runs},
         "report": provenance(None),
     }
-    drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
+    run_ids = {name: encoders[name].get("run_id") for name in params.models}
     untrained = references(runs)
+    summary = _summary(assessment, untrained, spent, grounds(runs), run_ids)
+    drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
     page = render_report(params, assessment, untrained, spent, drawn, data, records)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
     write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    write_whole(ARP, json.dumps(_summary(assessment, untrained, spent), indent=2, ensure_ascii=False) + "\n")
+    write_whole(ARP, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_whole(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
     with new_folder(FIGURES) as folder:
         write_figures(folder, (figure for group in drawn.values() for figure in group))
@@ -72,12 +76,19 @@ def _evaluate(params: Params) -> None:
         params,
         [layout.REPORT, layout.RESULTS, ARP, FIGURES],
         {f"arp.{model}": entry.arp for model, entry in assessment.performance.items()},
+        {**validation_tags(data.validation["success"], len(data.validation["warnings"])), **scored_tags(run_ids)},
     )
     say(verdict(assessment).line)
     say(f"report: {layout.REPORT} ({layout.REPORT.stat().st_size / 1e6:.1f} MB)")
 
 
-def _summary(assessment: Assessment, untrained: Mapping[str, str], spent: Mapping[str, Cost]) -> dict[str, JsonValue]:
+def _summary(
+    assessment: Assessment,
+    untrained: Mapping[str, str],
+    spent: Mapping[str, Cost],
+    ground: Mapping[str, Ground],
+    run_ids: Mapping[str, str | None],
+) -> dict[str, JsonValue]:
     """The content of arp.json, models and tasks in the order of the parameters; null where there is no figure."""
     models: dict[str, JsonValue] = {}
     for model in assessment.models:
@@ -91,11 +102,13 @@ def _summary(assessment: Assessment, untrained: Mapping[str, str], spent: Mappin
             "kwh": _rounded(spent[model].kwh),
             "energy_method": "; ".join(spent[model].methods),
             "grid": "; ".join(spent[model].grids),
+            "run_id": run_ids[model],
         }
     return {
         "baseline": assessment.baseline,
         "undefined": assessment.undefined,
         "confidence": assessment.confidence,
+        "tasks": {task: own.as_dict() for task, own in ground.items()},
         "models": models,
         **({"references": dict(untrained)} if untrained else {}),
     }

@@ -68,7 +68,7 @@ from gfm.params.pretraining import (
     Tap,
     UnitDecoder,
 )
-from gfm.params.results import Carbon, Evaluate, Tracking
+from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
 from gfm.params.section import LocalFile, Name, OpenShare, ParameterError, Scalar, Section, Share, StoredValue
 from gfm.params.whole import Params
 
@@ -118,6 +118,7 @@ __all__ = [
     "Pretraining",
     "PretrainingBase",
     "Probe",
+    "Promotion",
     "PublishedEncoder",
     "Quality",
     "Scalar",

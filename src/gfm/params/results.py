@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from gfm.params.section import Name, OpenShare, Section
+from gfm.params.section import Different, Name, OpenShare, Section, Share
 
 
 class Evaluate(Section):
@@ -15,6 +15,15 @@ class Evaluate(Section):
     baseline: Name = "teacher"  # the model that ARP compares with
     bootstrap: PositiveInt = 2000  # resamples of the seeds
     confidence: OpenShare = 0.95
+
+
+class Promotion(Section):
+    """When a registered encoder takes the champion's place (`gfm promote`)."""
+
+    # The tasks that it must win on; None: all that are not too_small.
+    tasks: Annotated[list[Name], Different, Field(min_length=1)] | None = None
+    margin: Share = 0.02  # no task may lose more than this share of the champion's score
+    min_seeds: Annotated[int, Field(ge=2)] = 5  # of every task; evaluation/verdict.py says why not fewer
 
 
 class Tracking(Section):

@@ -12,7 +12,7 @@ from gfm.params.encoders import PublishedEncoder, Student, SupervisedTeacher, Te
 from gfm.params.geopile import Geopile, Splits, Validation
 from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
-from gfm.params.results import Carbon, Evaluate, Tracking
+from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
 from gfm.params.section import Name, Section, Seed
 
 # The last one is the folder beside the checkpoints that holds the teacher's features.
@@ -35,6 +35,7 @@ class Params(Section):
     tasks: dict[Name, Task] = Field(min_length=1)
     models: list[Name] = ["random", "teacher", "gfm"]  # compared on every task
     evaluate: Evaluate = Evaluate()
+    promotion: Promotion = Promotion()
     tracking: Tracking = Tracking()
     carbon: Carbon = Carbon()
 
@@ -130,6 +131,9 @@ class Params(Section):
             raise ValueError("models names a model twice")
         if self.evaluate.baseline not in self.models:
             raise ValueError(f"evaluate.baseline = {self.evaluate.baseline} is not one of models")
+        for name in self.promotion.tasks or ():
+            if name not in self.tasks:
+                raise ValueError(f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}")
 
     def _pretraining_fits(self, name: str, run: Pretraining) -> None:
         key = f"pretrain.{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -89,6 +90,16 @@ def dvc_hash(output: Path) -> str | None:
         return next((str(out["md5"]) for out in outs if out["path"] == output.as_posix()), None)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{LOCK_FILE}: cannot be read ({type(error).__name__}); restore it or run dvc repro") from error
+
+
+def run_of(folder: Path) -> str | None:
+    """The MLflow run that made what lies in a folder, by its run.json; None where none is recorded."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    found = record.get("run_id") if isinstance(record, dict) else None
+    return str(found) if found else None
 
 
 def _git(*arguments: str) -> str | None:

@@ -9,14 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gfm import layout
 from gfm.errors import WeightsError
 from gfm.params import Params, SupervisedTeacher
 from gfm.progress import say
+from gfm.tracking.provenance import run_of
 from gfm.tracking.runs import RecordedRun, Run
 from gfm.tracking.store import working_folder_lock
 
 CODE = Path(__file__).with_name("registered_model.py")
-ALIAS = "challenger"  # a new version challenges; making it `champion` is a person's decision
+ALIAS = "challenger"  # a new version challenges; `gfm promote` makes it the champion
+NO_PARENTS = "none"  # it began with random weights and followed nobody
 LONGEST_DESCRIPTION = 4900  # MLflow's column holds 5,000 characters
 REQUIREMENTS = ("mlflow", "numpy", "safetensors", "timm", "torch")
 
@@ -50,6 +53,7 @@ def version_tags(params: Params, run_id: str, parent: str, folder: Path, config:
     origin, energy = own.get("provenance") or {}, own.get("energy") or {}
     data = origin.get("data") or {}
     kg = energy.get("kg_co2eq")
+    parents = own.get("parents") or []
     found = {
         "encoder": folder.name,
         "architecture": config["architecture"],
@@ -58,17 +62,34 @@ def version_tags(params: Params, run_id: str, parent: str, folder: Path, config:
         "run_id": run_id,
         "pipeline_run_id": parent,
         "git.commit": origin.get("commit"),
+        "git.dirty": None if origin.get("dirty") is None else str(bool(origin["dirty"])).lower(),
         "data.dvc": data.get("dvc"),
         "data.manifest": data.get("manifest"),
         "data.splits": data.get("splits"),
         "seed": origin.get("seed"),
+        "kwh": energy.get("kwh"),
         "kg_co2eq": kg if kg is not None else energy.get("method", "not measured"),
         "energy.method": energy.get("method"),
         "licence": own["licence"],
-        "parents": ", ".join(own.get("parents") or []),
+        "parents": ", ".join(parents) or NO_PARENTS,
         "data.licences": "; ".join(sorted({params.geopile.sources[name].licence for name in _sources(params, own)})),
     }
+    for name in parents:
+        found |= _parent_tags(name)
     return {key: str(value) for key, value in found.items() if value not in (None, "")}
+
+
+def _parent_tags(name: str) -> dict[str, str | None]:
+    """What tells the encoder NAME that a version was made from: the run that made it, and its own origin."""
+    folder = layout.encoder_folder(name)
+    if not (folder / "config.json").exists():
+        return {}  # a file of weights, which its name tells
+    own = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("gfm", {})
+    return {
+        f"parents.{name}.run_id": run_of(folder),
+        f"parents.{name}.origin": own.get("origin"),
+        f"parents.{name}.made_from": ", ".join(own.get("parents") or []),
+    }
 
 
 def _sources(params: Params, own: dict[str, Any]) -> list[str]:

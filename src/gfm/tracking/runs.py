@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from gfm.tracking.resumed_run import ERROR_TAG, reopen
 from gfm.tracking.store import TrackingError, import_mlflow, open_store, working_folder_lock
 
 NOTHING = "none"  # the tracking.uri that records nothing
+ENCODER_TAG = "encoder.run_id"  # of a fine-tuning: the run that made the encoder it adapts
 RETRY_AFTER_S = 30.0
 PARAMS_A_CALL = 100  # MLflow's limits
 LONGEST_PARAM = 6000
@@ -234,10 +235,15 @@ def pipeline_fails_with(params: Params) -> Iterator[None]:
 
 
 def finish_pipeline(
-    params: Params, artifacts: Iterable[Path] = (), metrics: Mapping[str, float] | None = None
+    params: Params,
+    artifacts: Collection[Path] = (),
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, object] | None = None,
 ) -> str | None:
-    """Record the final figures and files on the pipeline's run and close it; returns its id, None where none is open.
+    """Record the final figures, files and tags on the pipeline's run and close it; returns its id.
 
+    Where no run is open, because every training was up to date, artifacts get a run of their own, and without any
+    there is nothing to record: None. The tags come last: whoever finds a run by them finds its artifacts.
     The run's kwh and kg_co2eq are the sums over its stages; a tag says how many stages were not measured. A run named
     by GFM_PIPELINE_RUN stays open for whoever opened it.
     """
@@ -249,6 +255,8 @@ def finish_pipeline(
         client, experiment = open_store(uri, params.tracking.experiment)
         pipeline_run.close_orphans(client, experiment)
         parent = named or pipeline_run.open_parent(client, uri, experiment)
+        if parent is None and artifacts:
+            parent = pipeline_run.parent_run(client, uri, experiment, origin_tags(provenance(None)))
     if parent is None:
         return None
     run = RecordedRun(client, parent)
@@ -257,6 +265,8 @@ def finish_pipeline(
         run.metrics(metrics)
     for path in artifacts:
         run.artifact(path)
+    if tags:
+        run.tags(tags)
     if named:
         run.flush()
         return parent
