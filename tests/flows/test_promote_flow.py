@@ -44,7 +44,7 @@ def answer(module: Any, monkeypatch: pytest.MonkeyPatch, code: int, out: str, er
 def test_a_closed_gate_is_a_state_with_its_reasons(
     module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = answer(module, monkeypatch, 1, "gfm-encoder version 2 does not become champion\n  - few seeds\n")
+    asked = answer(module, monkeypatch, 3, "gfm-encoder version 2 does not become champion\n  - few seeds\n")
     state = module.promote.fn(version=2, workspace=str(tmp_path))
     assert (state.name, state.is_completed()) == ("Refused", True)
     assert state.message.endswith("- few seeds")
