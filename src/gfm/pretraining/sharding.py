@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
@@ -97,6 +98,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, key: str) -> None:
     for module in [*reversed(blocks), model]:  # the inner ones first
         frozen = {parameter for parameter in module.parameters() if not parameter.requires_grad}
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=frozen)
+    # A block of timm's returns a view; nothing adds to it in place, which is what FSDP warns of.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for module in model.modules():
         if isinstance(module, SparseStudent):
             _fetch_visible_blocks(module.sparse)

@@ -145,7 +145,7 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the history."""
-        self.history.restore(checkpoint["history"])
+        self.history.restore(checkpoint["history"], first=self.global_rank == 0)
 
     def _draw(self, step: int) -> int:
         """A seed for one batch of one process."""
