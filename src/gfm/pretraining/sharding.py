@@ -15,12 +15,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+from torch.torch_version import TorchVersion
 from torch.utils._pytree import tree_map
 
 from gfm.errors import GfmError
 from gfm.models.fast import SparseStudent
 from gfm.models.sparse_swin import SparseSwin, run_block
 
+OLDEST_TORCH = "2.15"  # the oldest tested; before some version FSDP does not look for tensors in our dataclasses
 BLOCKS = "blocks"  # timm's name for the list of a network's or a stage's blocks, and UnitDecoder's
 
 
@@ -78,8 +80,14 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, key: str) -> None:
 
     Every block is whole in a process only while it computes; what is in no block (embedding, merging, norms, decoder
     layer, projector) is one more unit. A frozen teacher stays whole: it has no gradients and no optimiser state, and
-    cached features save its computation too. GfmError names `KEY.sharding` for a network with live batch norm.
+    cached features save its computation too. GfmError names `KEY.sharding` for a network with live batch norm, or an
+    older torch.
     """
+    if TorchVersion(torch.__version__) < OLDEST_TORCH:
+        raise GfmError(
+            f"{key}.sharding = full: it needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}; "
+            "update torch, or set it to none"
+        )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules()):
         raise GfmError(

@@ -47,7 +47,12 @@ class Watch:
             check_measurable(settings.budget, meter, key=job.key)
         spending = Spending(meter)
         gauges = Gauges(
-            shapes_only(recipe) if job.sharded else recipe, spending, run, batch_size=settings.batch_size, checkpointed=settings.checkpoint_activations
+            # The first process alone counts operations; sharded networks run in all processes or not at all.
+            shapes_only(recipe) if job.sharded else recipe,
+            spending,
+            run,
+            batch_size=settings.batch_size,
+            checkpointed=settings.checkpoint_activations,
         )
         encoder = average.encoder if average else recipe.student
         probe = _probe(job, encoder, run)
