@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from gfm.models.backbone import build_backbone
 from gfm.models.encoder import save_encoder
@@ -169,3 +171,24 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Params, int], None]:
                 pretrain(params, "gfm")
 
     return train
+
+
+@pytest.fixture
+def environment(folder: Path) -> dict[str, str]:
+    """Of processes that a test starts: one thread, and no codecarbon, whose start takes seconds."""
+    (folder / "without").mkdir()
+    (folder / "without" / "codecarbon.py").write_text("raise ImportError('left out of this test')\n")
+    path = os.pathsep.join(filter(None, (str(folder / "without"), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+@pytest.fixture
+def write_params(make_params) -> Callable[..., None]:
+    """Write params.yaml."""
+
+    def write(**settings: object) -> None:
+        Path("params.yaml").write_text(
+            yaml.safe_dump(make_params(**settings).model_dump(mode="json", exclude_unset=True))
+        )
+
+    return write

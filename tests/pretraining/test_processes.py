@@ -10,12 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 GFM = Path("models/encoders/gfm")
@@ -24,26 +22,6 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--no-python"]
 LONGEST_S = 240
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def environment(folder: Path) -> dict[str, str]:
-    """Of the processes: one thread, and no codecarbon, whose start takes seconds."""
-    (folder / "without").mkdir()
-    (folder / "without" / "codecarbon.py").write_text("raise ImportError('left out of this test')\n")
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "without")}
-
-
-@pytest.fixture
-def write_params(make_params) -> Callable[..., None]:
-    """Write params.yaml."""
-
-    def write(**settings: object) -> None:
-        Path("params.yaml").write_text(
-            yaml.safe_dump(make_params(**settings).model_dump(mode="json", exclude_unset=True))
-        )
-
-    return write
 
 
 def _weights() -> dict[str, torch.Tensor]:

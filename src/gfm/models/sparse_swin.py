@@ -13,7 +13,7 @@ scales every window with the image unless it is given new ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition, window_reverse
@@ -23,6 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from gfm.errors import GfmError
 from gfm.models.masking import unit_pixels
 from gfm.models.sparse_attention import Size, VisibleAttention, visible_attention
+
+RunBlock = Callable[[SwinTransformerBlock, Tensor, VisibleAttention | None], Tensor]
 
 
 class SparseSwin:
@@ -56,6 +58,7 @@ class SparseSwin:
         if unshifted_stages is None:
             unshifted_stages = aligned_stages(backbone, unit_px)
         self.unshifted_stages = tuple(sorted(unshifted_stages))
+        self.run_block: RunBlock = run_block  # replaced where a block's weights must be fetched before it runs
 
     @property
     def units(self) -> Size:
@@ -87,9 +90,9 @@ class SparseSwin:
                     attentions[shift] = self._attention(number, visible, block.window_size, shift)
                 attention = None if within else attentions[shift]
                 if stage.grad_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(_run_block, block, x, attention, use_reentrant=False)
+                    x = checkpoint(self.run_block, block, x, attention, use_reentrant=False)
                 else:
-                    x = _run_block(block, x, attention)
+                    x = self.run_block(block, x, attention)
             maps.append(x)
         maps[-1] = network.norm(x)
         return maps
@@ -133,7 +136,7 @@ def drop_shift(backbone: nn.Module, stages: Collection[int]) -> None:
             block.attn_mask = None
 
 
-def _run_block(block: SwinTransformerBlock, x: Tensor, attention: VisibleAttention | None) -> Tensor:
+def run_block(block: SwinTransformerBlock, x: Tensor, attention: VisibleAttention | None) -> Tensor:
     """timm's block on visible tokens (B, V, h, w, C); None attends within units."""
     normed = block.norm1(x)
     if attention is None:

@@ -86,6 +86,7 @@ class PretrainingBase(Section):
     weight_decay: NonNegativeFloat = 0.05
     clip_grad: PositiveFloat = 5.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    sharding: Literal["none", "full"] = "none"  # full: parameters and optimiser are divided among processes
     compile: bool = False  # torch.compile of student and losses
     checkpoint_activations: bool = False  # recompute the stages' activations in the backward pass: less memory
     ema_decay: OpenShare | None = None  # keep an exponential moving average of the weights, and save that

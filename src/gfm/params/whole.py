@@ -158,6 +158,14 @@ class Params(Section):
             )
         if run.batch_size % run.accumulate:
             raise ValueError(f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}")
+        if run.sharding == "full":
+            refused = [field for field in ("compile", "ema_decay", "probe") if getattr(run, field)]
+            if run.precision == "16-mixed":
+                refused.append("precision = 16-mixed")
+            if refused:
+                raise ValueError(
+                    f"{key}.sharding = full does not work together with {key}.{refused[0]}; leave one of them out"
+                )
         if isinstance(run, GfmFastPretraining):
             if run.cached_crops == 0:
                 raise ValueError(f"{key}.cached_crops = 0: the recipe gfm-fast never runs its teacher while training")

@@ -139,15 +139,28 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 
 class FixedBatches(Sampler[list[tuple[int, int]]]):
-    """Every row once, in order, always with the same crops; each process takes every n-th batch."""
+    """Every row once, in order, always with the same crops; each process takes every n-th batch.
+
+    `even` gives a process that would have one batch fewer than others the first batch again, for networks that all
+    processes must run together; `own` is the number of batches without it.
+    """
 
     def __init__(
-        self, rows: int, *, batch_size: int, rank: int = 0, processes: int = 1, epoch: int = VALIDATION_EPOCH
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        processes: int = 1,
+        epoch: int = VALIDATION_EPOCH,
+        even: bool = False,
     ) -> None:
         starts = range(0, rows, batch_size)
-        self.batches = [[(epoch, row) for row in range(start, min(start + batch_size, rows))] for start in starts][
-            rank::processes
-        ]
+        batches = [[(epoch, row) for row in range(start, min(start + batch_size, rows))] for start in starts]
+        self.batches = batches[rank::processes]
+        self.own = len(self.batches)
+        if even and self.own < -(-len(batches) // processes):
+            self.batches.append(batches[0])
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -55,22 +55,25 @@ class History:
             writer.writerows(self.rows)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep."""
-        return {"rows": self.rows, "train": self._sums["train"]}
+        """What a checkpoint must keep; every process must call it."""
+        return {"rows": self.rows, "train": self._over_processes(self._sums["train"])}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+    def restore(self, state: dict[str, Any], *, first: bool = True) -> None:
+        """Continue from a checkpoint; the `first` process alone has what all had added up."""
         self.rows = list(state["rows"])
-        self._sums = {"train": state["train"], "val": None}
+        self._sums = {"train": state["train"] if first else None, "val": None}
 
     def _means(self, part: Part) -> list[float | None]:
-        sums, self._sums[part] = self._sums[part], None
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            sums = (
-                torch.zeros(len(self.names) + 1, device=self._device) if sums is None else sums
-            )  # fewer batches than processes
-            torch.distributed.all_reduce(sums)
+        sums, self._sums[part] = self._over_processes(self._sums[part]), None
         if sums is None or sums[-1] == 0:
             return [None] * len(self.names)
         values = sums.tolist()
         return [round(value / values[-1], 6) for value in values[:-1]]
+
+    def _over_processes(self, sums: Tensor | None) -> Tensor | None:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return sums
+        none = torch.zeros(len(self.names) + 1, device=self._device)  # fewer batches than processes
+        sums = none if sums is None else sums.clone()
+        torch.distributed.all_reduce(sums)
+        return sums

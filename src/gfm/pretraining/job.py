@@ -21,7 +21,7 @@ from gfm.tracking.provenance import data_version
 from gfm.tracking.runs import Run, child_run
 
 # Of a pretraining's parameters: what does not change the weights that come out.
-INDIFFERENT = ("workers", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints", "budget", "probe")
+INDIFFERENT = ("workers", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints", "budget", "probe", "sharding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,11 @@ class Job:
     def seed(self) -> int:
         """Of everything that it draws."""
         return self.params.pretraining_seed(self.name)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether its parameters are sharded; one process has nobody to share with."""
+        return self.run.sharding == "full" and self.processes.count > 1
 
     @property
     def part_size(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gfm.pretraining.batch import Batch
 from gfm.pretraining.recipes import Recipe
+from gfm.pretraining.sharding import shard
 from gfm.pretraining.step_module import StepModule
 
 TEACHER = "model.teacher."
@@ -19,6 +20,11 @@ class RecipeModule(StepModule):
     def __init__(self, recipe: Recipe, **shared: Any) -> None:
         super().__init__(recipe.model, loss_names=recipe.loss_names, **shared)
         self.recipe = recipe
+
+    def configure_model(self) -> None:
+        """Shard the model where the trainer's strategy is for that."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"], key=self.key)
 
     def _losses(self, batch: Batch, train: bool) -> list[Tensor]:
         return self.recipe.losses(batch)

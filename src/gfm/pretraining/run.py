@@ -26,6 +26,7 @@ from gfm.pretraining.pictures import draw_reconstructions
 from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.recipes import Networks, Recipe, build_recipe
 from gfm.pretraining.record import RunRecord
+from gfm.pretraining.sharding import ShardedStrategy, whole
 from gfm.pretraining.spending import over_nodes
 from gfm.pretraining.teacher_cache import TeacherCache, TeacherPass, fill_cache
 from gfm.pretraining.trainer import Processes, make_trainer
@@ -78,11 +79,16 @@ def pretrain(params: Params, name: str) -> None:
                 precision=run.precision,
                 gradient_clip_val=run.clip_grad,
                 callbacks=watch.callbacks,
+                strategy=ShardedStrategy(job.processes.count) if job.sharded else "auto",
             )
             resumed = _fit(trainer, module, job, recipe, networks, saved)
         energy = watch.spending.whole(over_nodes(meter.energy, trainer), resumed)
+        state = whole(recipe.model.state_dict(), keep=trainer.is_global_zero) if job.sharded else None
         if not trainer.is_global_zero:
             return
+        if state is not None:
+            recipe = build_recipe(run, load_networks(params, name))  # plain, where one process alone can run it
+            recipe.model.load_state_dict(state)
         tracked.energy(energy)
         encoder = average.encoder if average else recipe.student
         metrics = numbers(module.history.rows[-1]) | watch.results()
@@ -175,7 +181,13 @@ def _fit(
         features = teacher_features(job, networks, job.run, "train", job.train, list(range(crops)), trainer)
         if len(job.val):
             val_features = teacher_features(job, networks, job.run, "val", job.val, [VALIDATION_EPOCH], trainer)
-    fixed = FixedBatches(len(job.val), batch_size=job.part_size, rank=job.processes.rank, processes=job.processes.count)
+    fixed = FixedBatches(
+        len(job.val),
+        batch_size=job.part_size,
+        rank=job.processes.rank,
+        processes=job.processes.count,
+        even=job.sharded,
+    )
     trainer.fit(
         module,
         make_loader(job.crops(job.train, recipe, crops=crops, features=features), job.batches, workers=job.run.workers),

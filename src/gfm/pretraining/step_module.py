@@ -17,6 +17,7 @@ from gfm.pretraining.batch import Batch
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.history import History, Row
 from gfm.pretraining.optimiser import BETAS, EPS, learning_rate, parameter_groups
+from gfm.pretraining.sharding import of_this_process
 
 
 class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped here
@@ -107,7 +108,8 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses on held-out places, always with the same crops and masks."""
-        self.history.add("val", self._losses(batch, False), len(batch.rows))
+        counts = batch_idx < self.trainer.val_dataloaders.batch_sampler.own  # of FixedBatches
+        self.history.add("val", self._losses(batch, False), len(batch.rows) if counts else 0)
 
     def on_validation_epoch_end(self) -> None:
         """Add the validation losses to the row of the epoch that has just ended."""
@@ -130,8 +132,9 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
 
     def check_weights(self) -> None:
         """Raise GfmError if a weight is not a finite number: a finite loss can have gradients that are none."""
-        finite = torch.stack([torch.isfinite(weight).all() for weight in self.parameters() if weight.requires_grad])
-        if not finite.all():
+        trained = (of_this_process(weight) for weight in self.parameters() if weight.requires_grad)
+        finite = torch.stack([torch.isfinite(weight).all() for weight in trained]).all()
+        if not self.trainer.strategy.reduce_boolean_decision(bool(finite)):
             raise GfmError(
                 f"{self.key}: weights became infinite or no number by step {self.global_step}; lower {self.lr_key}"
             )
@@ -142,7 +145,7 @@ class StepModule(LightningModule):  # type: ignore[misc]  # lightning is untyped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the history."""
-        self.history.restore(checkpoint["history"])
+        self.history.restore(checkpoint["history"], first=self.global_rank == 0)
 
     def _draw(self, step: int) -> int:
         """A seed for one batch of one process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from contextlib import AbstractContextManager
 from typing import Any
@@ -28,8 +29,8 @@ def flops_per_image(
     multiplication and an addition as two. Work done twice to save memory (`checkpointed`) counts once. Gradients,
     statistics and random states stay as they were.
     """
-    few = batch.first(COUNTED_IMAGES)
     model, backbone = recipe.model, recipe.student.backbone
+    few = batch.first(COUNTED_IMAGES).to(next(model.parameters()).device)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = few.images.device
@@ -48,6 +49,13 @@ def flops_per_image(
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     return float(counter.get_total_flops()) / len(few.rows)
+
+
+def shapes_only(recipe: Recipe) -> Recipe:
+    """A copy of a recipe whose tensors have no values: one process alone counts its operations, without memory."""
+    found = copy.deepcopy(recipe)
+    found.model.to("meta")
+    return found
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:

@@ -14,6 +14,7 @@ from gfm.pretraining.job import Job
 from gfm.pretraining.probe import ProbeCallback, ProbeData
 from gfm.pretraining.recipes import Recipe
 from gfm.pretraining.spending import Spending
+from gfm.pretraining.throughput import shapes_only
 from gfm.pretraining.trainer import TimedCheckpoint
 from gfm.tracking.carbon import Meter
 from gfm.tracking.runs import Run
@@ -46,7 +47,12 @@ class Watch:
             check_measurable(settings.budget, meter, key=job.key)
         spending = Spending(meter)
         gauges = Gauges(
-            recipe, spending, run, batch_size=settings.batch_size, checkpointed=settings.checkpoint_activations
+            # The first process alone counts operations; sharded networks run in all processes or not at all.
+            shapes_only(recipe) if job.sharded else recipe,
+            spending,
+            run,
+            batch_size=settings.batch_size,
+            checkpointed=settings.checkpoint_activations,
         )
         encoder = average.encoder if average else recipe.student
         probe = _probe(job, encoder, run)
