@@ -67,7 +67,7 @@ def write_run(path: Path, run: Mapping[str, Any]) -> None:
 def mean_and_spread(results: Sequence[SeedResult], metric: str) -> str:
     """The metric's mean over seeds with its standard deviation, as text."""
     scores = [result.test[metric] for result in results]
-    spread = f" (sd {statistics.stdev(scores):.3f} over {len(scores)} seeds)" if len(scores) > 1 else ""
+    spread = f" (sd {statistics.stdev(scores):.3f})" if len(scores) > 1 else ""
     return f"{statistics.fmean(scores):.3f}{spread}"
 
 
