@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,11 @@ class Workplace:
             code = int(end.code or 0)
         printed = self._capsys.readouterr()
         return code, printed.out + printed.err
+
+    def quarantined(self) -> dict[str, str]:
+        """Files that the index refused, with the reason."""
+        with (self.folder / "data/tasks/quarantine.csv").open(newline="", encoding="utf-8") as file:
+            return {row["file"]: row["reason"] for row in csv.DictReader(file)}
 
 
 @pytest.fixture

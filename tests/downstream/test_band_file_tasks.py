@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -109,8 +108,7 @@ def test_a_city_without_mask_or_band_and_a_mask_of_another_size_are_quarantined(
     (cities.raw / "o/images/noband/imgs_2/T31_imgs_2_B03.tif").unlink()
     code, printed = cities.gfm("index")
     assert code == 0 and "3 files quarantined" in printed
-    with (cities.folder / "data/tasks/quarantine.csv").open(newline="") as file:
-        reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    reasons = cities.quarantined()
     assert reasons["o/images/nomask"] == "no change mask train_labels/nomask/cm/cm.png"
     assert reasons["o/images/noband/imgs_2"] == "no file of band B03 (*_B03.tif)"
     assert reasons["o/train_labels/wrongmask/cm/cm.png"].startswith("is 69x50 px, its image")
@@ -129,8 +127,7 @@ def test_two_dates_of_different_ground_are_quarantined(cities, drawing):
     lost.symlink_to("gone.tif")
     code, printed = cities.gfm("index")
     assert code == 0 and "2 files quarantined" in printed
-    with (cities.folder / "data/tasks/quarantine.csv").open(newline="") as file:
-        reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    reasons = cities.quarantined()
     assert reasons == {
         "o/images/elsewhere/imgs_2/T31_imgs_2_B04.tif": "covers other ground than the first date",
         "o/images/ghost/imgs_1/T31_imgs_1_B04.tif": "no such file: a link to nothing",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -60,8 +59,7 @@ def forests(workplace, drawing):
 def _quarantine(workplace):
     code, printed = workplace.gfm("index")
     assert code == 0, printed
-    with (workplace.folder / "data/tasks/quarantine.csv").open(newline="", encoding="utf-8") as file:
-        return {row["file"].removeprefix("agb/north/"): row["reason"] for row in csv.DictReader(file)}
+    return {file.removeprefix("agb/north/"): reason for file, reason in workplace.quarantined().items()}
 
 
 def _numbers(workplace, name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -64,8 +63,7 @@ def towns(workplace, drawing):
 def _quarantine(workplace):
     code, printed = workplace.gfm("index")
     assert code == 0, printed
-    with (workplace.folder / "data/tasks/quarantine.csv").open(newline="", encoding="utf-8") as file:
-        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    return workplace.quarantined()
 
 
 def _data(workplace):

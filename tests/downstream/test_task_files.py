@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
@@ -16,11 +15,6 @@ from gfm.imagery.raster import ImageError
 
 OSCD = Path(__file__).parents[2] / ".." / "shared" / "imagery" / "oscd"
 SHAPE = np.pad(np.ones((6, 6), np.uint8), 5)
-
-
-def _quarantine(workplace):
-    with (workplace.folder / "data/tasks/quarantine.csv").open(newline="", encoding="utf-8") as file:
-        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def _places(workplace):
@@ -73,7 +67,7 @@ def test_tiny_images_are_quarantined(buildings, drawing):
         drawing.picture(workplace.raw / f"b/north/images/{name}.png", workplace.noise(height, width))
         drawing.picture(workplace.raw / f"b/north/masks/{name}.png", np.ones((height, width), np.uint8))
     _places(workplace)
-    assert _quarantine(workplace) == {
+    assert workplace.quarantined() == {
         "b/north/images/0.png": "is 1x1 px, the shorter side must have 8",
         "b/north/images/1.png": "is 40x7 px, the shorter side must have 8",
         "b/north/images/2.png": "is 40x8 px, most images of the task are 24x20; "
@@ -88,7 +82,7 @@ def test_linked_areas_are_found_and_loops_end(buildings):
     (workplace.raw / "b/again").symlink_to(".")
     (workplace.raw / "b/alias").symlink_to("south")
     assert _places(workplace) == {"north", "south", "east"}
-    assert _quarantine(workplace) == {}
+    assert workplace.quarantined() == {}
 
 
 def test_dangling_links_are_quarantined_and_hidden_files_are_not_data(buildings):
@@ -101,7 +95,7 @@ def test_dangling_links_are_quarantined_and_hidden_files_are_not_data(buildings)
     (north / "images/._2.png").write_bytes(b"Mac OS X")
     (north / "masks/.3.png").write_bytes(b"")
     _places(workplace)
-    assert _quarantine(workplace) == dict.fromkeys(
+    assert workplace.quarantined() == dict.fromkeys(
         ("b/lost", "b/north/images/0.png", "b/north/masks/1.png"), "no such file: a link to nothing"
     )
 
@@ -120,7 +114,7 @@ def test_folders_that_cannot_be_listed_are_quarantined(buildings, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", forbidden)
     _places(workplace)
-    assert _quarantine(workplace) == dict.fromkeys(("b/locked", "b/west/images"), "not readable: permission denied")
+    assert workplace.quarantined() == dict.fromkeys(("b/locked", "b/west/images"), "not readable: permission denied")
 
 
 def test_a_class_behind_a_dangling_link_is_quarantined(workplace, drawing):
@@ -132,7 +126,7 @@ def test_a_class_behind_a_dangling_link_is_quarantined(workplace, drawing):
     workplace.declare(scenes={"kind": "classification", "data": data})
     code, printed = workplace.gfm("index")
     assert code == 0, printed
-    assert _quarantine(workplace) == {"s/river": "no such file: a link to nothing"}
+    assert workplace.quarantined() == {"s/river": "no such file: a link to nothing"}
 
 
 def test_names_that_are_not_utf8_are_quarantined_readably(buildings):
@@ -142,6 +136,6 @@ def test_names_that_are_not_utf8_are_quarantined_readably(buildings):
         (north / kind / "0.png").rename(north / kind / os.fsdecode(b"caf\xe9.png"))
     (north / "images" / os.fsdecode(b"\xff.png")).write_bytes((north / "images/1.png").read_bytes())
     _places(workplace)
-    reasons = _quarantine(workplace)
+    reasons = workplace.quarantined()
     assert reasons["b/north/images/caf\\udce9.png"] == "its name is not valid UTF-8"
     assert reasons["b/north/images/\\udcff.png"] == "no mask masks/\\udcff.* beside it"

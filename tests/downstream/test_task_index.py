@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -12,11 +11,6 @@ import pytest
 
 from gfm.downstream.table import read_index
 from gfm.imagery.hashing import dihedral_dhashes, pixel_hash
-
-
-def _quarantine(workplace):
-    with (workplace.folder / "data/tasks/quarantine.csv").open(newline="") as file:
-        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def _meta(workplace, task):
@@ -33,7 +27,7 @@ def test_unusable_pairs_are_quarantined_with_their_reason_and_the_rest_is_indexe
     drawing.picture(north / "masks/stray.png", np.zeros((20, 24), np.uint8))
     code, printed = workplace.gfm("index")
     assert code == 0 and "train 2 in 1 places" in printed and "5 files quarantined" in printed
-    reasons = _quarantine(workplace)
+    reasons = workplace.quarantined()
     assert reasons["b/north/images/0.png"] == "no mask masks/0.* beside it"
     assert reasons["b/north/masks/1.png"] == "is 20x20 px, its image b/north/images/1.png is 24x20"
     assert "truncated" in reasons["b/north/images/2.png"]
