@@ -80,7 +80,7 @@ def refusal(store: Any, gfm: Gfm) -> str:
 def test_a_gain_that_costs_one_task_more_than_the_margin_is_refused(store: Any, gfm: Gfm) -> None:
     store.scored(MIXED)
     out = refusal(store, gfm)
-    assert "buildings: it may be worse than the baseline teacher by more than promotion.margin = 2 %" in out
+    assert "buildings: it is worse than the baseline teacher by more than promotion.margin = 2 %" in out
     assert "not shown to beat" not in out
     params = store.params.model_copy(update={"promotion": Promotion(tasks=["scenes"])})
     assert promote(params, None, dry_run=False)  # agreed otherwise

@@ -145,6 +145,17 @@ def test_bad_files_are_quarantined_with_their_reason_and_the_rest_is_kept(
     assert ["photos", "13", "10", "3", "0", "3"] in table
 
 
+def test_a_source_without_any_usable_file_is_said_with_the_first_reason(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(work / "raw/photos/good.png", picture(1))
+    save(work / "raw/deep/a.png", np.zeros((64, 64), np.uint16))
+    assemble(parameters({"photos": {"format": "images"}, "deep": {"format": "images"}}))
+    out = capsys.readouterr().out
+    assert "deep: NOTHING of it could be used; the first: deep/a.png: " in out
+    assert "photos: NOTHING" not in out
+
+
 def test_a_file_whose_name_is_not_text_is_quarantined_not_fatal(work: Path) -> None:
     save(work / "raw/photos/good.png", picture(0))
     Path(os.fsdecode(os.fsencode(work / "raw/photos") + b"/\xff.png")).write_bytes(b"")

@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import xxhash
@@ -56,5 +55,6 @@ def _tile(image: Picture, bands: Sequence[str]) -> Picture:
     side = min(image.shape[:2])
     y, x = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     square = np.ascontiguousarray(image[y : y + side, x : x + side][..., numbers])
-    way = cv2.INTER_AREA if side > TILE_PX else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(square, (TILE_PX, TILE_PX), interpolation=way), dtype=np.uint8)
+    # Pillow counts in whole numbers: the same bytes on every processor, as of everything that a data stage writes.
+    way = Image.Resampling.BOX if side > TILE_PX else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(square).resize((TILE_PX, TILE_PX), way), dtype=np.uint8)

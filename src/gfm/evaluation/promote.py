@@ -34,8 +34,9 @@ def promote(params: Params, number: str | None, *, dry_run: bool) -> bool:
         settle(registry)
         aliases = registry.aliases()
     if wanted is None:
+        present = f" to version {aliases[CHAMPION]}, the champion" if CHAMPION in aliases else ""
         raise GfmError(
-            f"{registry.name}: no version is {CHALLENGER}; pretrain one, or name one with --version "
+            f"{registry.name}: no version is {CHALLENGER}{present}; pretrain one, or name one with --version "
             f"({', '.join(version.number for version in registry.versions())})"
         )
     version, what = registry.version(wanted), f"{registry.name} version {wanted}"

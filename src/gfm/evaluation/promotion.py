@@ -166,8 +166,9 @@ def _gain_reasons(params: Params, arp: Gain, gains: dict[str, Gain], rival: str,
     margin = 100 * params.promotion.margin
     for task, gain in gains.items():
         if gain.interval is None or gain.interval.low < -margin:
+            sure = "is" if gain.interval is not None and gain.interval.high < -margin else "may be"
             reasons.append(
-                f"{task}: it may be worse than {rival} by more than promotion.margin = {margin:g} %: {gain.told(level)}"
+                f"{task}: it {sure} worse than {rival} by more than promotion.margin = {margin:g} %: {gain.told(level)}"
             )
     return reasons
 

@@ -72,6 +72,10 @@ def assemble(params: Params) -> None:
         text = json.dumps(summary, indent=2, ensure_ascii=False)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     _print(summary, time.monotonic() - start)
+    for name, counts in summary["sources"].items():
+        if counts["quarantined"] and not counts["images"]:
+            first = next(refusal for refusal in found.refusals if refusal.source == name)
+            say(f"{name}: NOTHING of it could be used; the first: {first.file}: {first.reason}")
 
 
 def _plan(params: Params) -> tuple[list[Job], dict[str, int]]:
