@@ -72,6 +72,7 @@ def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = 
 def check(params: ParamsFile = DEFAULT) -> None:
     """Check the parameter file and say what it describes."""
     from gfm.downstream.requirements import check_requirements
+    from gfm.geopile.first_files import check_first_files
     from gfm.raw_imagery import check_imagery
     from gfm.workspace import check_tracked
 
@@ -79,6 +80,8 @@ def check(params: ParamsFile = DEFAULT) -> None:
     check_tracked(params, loaded)
     check_requirements(loaded)
     remarks = [check_imagery(loaded, params.parent)]
+    if not remarks[0]:
+        remarks += check_first_files(loaded, params.parent / loaded.paths.raw)
     from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
 
     remarks += check_networks(loaded, params.parent)

@@ -19,7 +19,7 @@ def test_lora_without_peft_is_refused_by_check(mode, there, code, tmp_path, monk
     monkeypatch.setattr(requirements, "find_spec", lambda name: object() if there else None)
     values = json.loads(json.dumps(yaml.safe_load(SAMPLE.read_text())))  # tasks of their own, not one by alias
     values["tasks"]["scenes"]["finetune"]["mode"] = mode
-    monkeypatch.setattr(raw_imagery, "check_imagery", lambda params, home: "")
+    monkeypatch.setattr(raw_imagery, "check_imagery", lambda params, home: "not looked for")
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(values))
     ended, _, said = gfm("check", "--params", file)
