@@ -39,6 +39,16 @@ def test_a_raw_folder_that_is_not_there_is_named(params: Params, home: Path) -> 
         check_imagery(params, home)
 
 
+@pytest.mark.parametrize("raw", ["a\0b", "/" + "a" * 5000, "b" * 300])
+def test_a_name_that_no_folder_can_have_is_no_folder(params: Params, home: Path, raw: str) -> None:
+    named = params.model_copy(update={"paths": params.paths.model_copy(update={"raw": raw})})
+    with pytest.raises(ParameterError, match=r"^paths\.raw = .*: no such folder"):
+        check_imagery(named, home)
+    (home / "x.dvc").write_text('outs: [{path: "a\\0b"}]')
+    with pytest.raises(ParameterError):
+        check_imagery(named, home)
+
+
 def test_one_that_dvc_tracks_is_only_remarked_on(params: Params, home: Path) -> None:
     (home / "imagery.dvc").write_text("outs:\n- path: ../imagery\n")
     assert check_imagery(params, home).startswith("../imagery is not there yet: `dvc pull` fetches it")

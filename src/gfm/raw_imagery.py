@@ -18,7 +18,7 @@ def check_imagery(params: Params, home: Path) -> str:
     are missing.
     """
     raw = home / params.paths.raw
-    if not raw.is_dir():
+    if not _is_folder(raw):
         if _tracked(raw, home):
             return f"{params.paths.raw} is not there yet: `dvc pull` fetches it, `gfm sample` makes the sample's"
         raise ParameterError(
@@ -27,11 +27,18 @@ def check_imagery(params: Params, home: Path) -> str:
         )
     roots = {f"geopile.sources.{name}.root": source.root for name, source in params.geopile.sources.items()}
     roots |= {f"tasks.{name}.data.root": task.data.root for name, task in params.tasks.items()}
-    missing = [f"{key} = {root}" for key, root in roots.items() if not (raw / root).is_dir()]
+    missing = [f"{key} = {root}" for key, root in roots.items() if not _is_folder(raw / root)]
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise ParameterError(f"{', '.join(missing[:_SHOWN])}{more}: no such folder below paths.raw = {raw}")
     return ""
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, or with a null byte in it
+        return False
 
 
 def _tracked(raw: Path, home: Path) -> bool:
@@ -42,6 +49,9 @@ def _tracked(raw: Path, home: Path) -> bool:
             try:
                 outs = yaml.safe_load(file.read_text(encoding="utf-8"))["outs"]
                 made |= {(home / out["path"]).resolve() for out in outs}
-            except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+            except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
                 raise ParameterError(f"{file}: cannot be read as DVC's ({type(error).__name__}); restore it") from None
-    return raw.resolve() in made
+    try:
+        return raw.resolve() in made
+    except (OSError, ValueError):
+        return False

@@ -214,3 +214,9 @@ def test_moments_of_parts_are_those_of_the_whole(parts):
     assert told["pixels"] == len(whole) and told["min"] == pytest.approx(exact.min(), rel=1e-5)
     assert told["mean"] == pytest.approx(exact.mean(), rel=1e-5, abs=1e-6)
     assert told["std"] == pytest.approx(exact.std(), rel=1e-4, abs=1e-6)
+
+
+def test_a_scale_beyond_what_can_be_stored_is_said_and_not_taken_for_nodata(forests):
+    forests.declare(biomass=_task(data={"target": {"scale": 1e300}}))
+    code, printed = forests.gfm("index")
+    assert code == 2 and "are too large for float32" in printed

@@ -306,6 +306,18 @@ def test_describing_again_writes_the_same_bytes_and_forgets_what_is_gone(collect
             lambda: pd.read_parquet(MANIFEST).drop(columns=["contrast", "sharpness"]).to_parquet(MANIFEST),
             r"manifest\.parquet: lacks contrast, sharpness: an older version made it; run `dvc repro -f assemble`",
         ),
+        (
+            lambda: pd.read_parquet(MANIFEST).assign(source="gone").to_parquet(MANIFEST),
+            r"manifest\.parquet: has images of gone, which geopile\.sources does not; run `dvc repro assemble`",
+        ),
+        (
+            lambda: pd.read_parquet(MANIFEST).assign(offset=None, contrast=None).to_parquet(MANIFEST),
+            r"manifest\.parquet: offset, contrast have empty cells; run `dvc repro -f assemble`",
+        ),
+        (
+            lambda: (COLLECTION / "summary.json").write_text('{"sources": {"a": {"met": 1e999}}, "bands": ["R"]}'),
+            r"summary\.json: its counts are not as assemble writes them",
+        ),
         (lambda: LEAKS.unlink(), r"leaks\.csv: no such file; run `dvc repro split`"),
         (lambda: (COLLECTION / "shards/00000.tar").write_bytes(b""), r"00000\.tar.*run `gfm assemble` again"),
     ],

@@ -71,6 +71,35 @@ def test_the_normalisation_of_hub_weights_is_known_before_they_are_fetched(tmp_p
     assert check_input(declared(**hub, normalisation=HALF), tmp_path, "teacher") == ""
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"pretrained_cfg": {"mean": ["a", "b", "c"]}}',
+        '{"pretrained_cfg": {"mean": [null, null, null]}}',
+        '{"pretrained_cfg": {"mean": [[1], [2], [3]]}}',
+        '{"pretrained_cfg": {"std": [true, true, true]}}',
+        '{"pretrained_cfg": {"std": [1' + "0" * 400 + ", 1, 1]}}",
+        '{"pretrained_cfg": [], "model_args": {"act_layer": {"a": 1}}}',
+        "[]",
+    ],
+)
+@pytest.mark.parametrize(
+    "metadata", [{}, {"mean": "inf,1,1"}, {"mean": "nan,nan,nan"}, {"mean": "a,b"}, {"std": "[[1],2]"}]
+)
+def test_what_can_be_no_declaration_says_nothing(tmp_path, config, metadata):
+    put(tmp_path, metadata)
+    (tmp_path / "config.json").write_text(config)
+    assert check_input(declared(), tmp_path, "teacher") == ""
+    assert "does not say which it was trained with" in check_input(declared(normalisation=HALF), tmp_path, "teacher")
+
+
+def test_a_config_nested_without_end_is_named(tmp_path):
+    put(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 200_000)
+    with pytest.raises(WeightsError, match=r"config\.json: cannot be read"):
+        check_input(declared(), tmp_path, "teacher")
+
+
 def test_folded_statistics_must_be_frozen():
     model = timm.create_model("mobilenetv2_035", num_classes=0)
     with pytest.raises(WeightsError, match=r"teacher\.batch_norm = live: all batch norm means of w are 0 .*frozen"):

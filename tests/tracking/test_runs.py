@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +430,7 @@ def test_a_follower_process_of_a_distributed_training_records_nothing(
         ("http://127.0.0.1:9", "no tracking server answers"),
         ("sqlite:///not/there/mlflow.db", "no folder not/there"),
         ("sqlite:///text.db", "not a usable SQLite file"),
+        ("sqlite:///other.db", "another version of MLflow made this database"),
     ],
 )
 def test_an_unusable_store_stops_the_stage_at_its_start_with_the_key_and_the_fix(
@@ -435,6 +438,11 @@ def test_an_unusable_store_stops_the_stage_at_its_start_with_the_key_and_the_fix
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.db").write_text("this is no database " * 50, encoding="utf-8")
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database:
+        database.executescript(
+            "create table experiments(a); create table alembic_version(version_num);"
+            "insert into alembic_version values('deadbeef')"
+        )
     params = params.model_copy(update={"tracking": params.tracking.model_copy(update={"uri": uri})})
     with pytest.raises(TrackingError, match=words) as caught, child_run(params, "gfm", "pretrain", {}):
         pass

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from gfm.downstream.adaptation.full import Full
 from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
@@ -29,12 +30,15 @@ def compare_finetuning(path: Path, published: StoredFinetuning) -> list[Row]:
     Its length, batch and layer decay are the file's; rates are those that an optimiser really has at the stored steps.
     GfmError where the file's names are not those of a Swin.
     """
-    recipe = published_recipe(
-        paper_compat=True,
-        batch_size=published.global_batch,
-        epochs=published.epochs,
-        layer_decay=published.layer_decay,
-    )
+    try:
+        recipe = published_recipe(
+            paper_compat=True,
+            batch_size=published.global_batch,
+            epochs=published.epochs,
+            layer_decay=published.layer_decay,
+        )
+    except ValidationError as error:
+        raise GfmError(f"{path}: finetune: {error.errors()[0]['msg']}") from None
     model = narrow_classifier(_depths(path, published))
     names = {id(parameter): _published(name) for name, parameter in model.named_parameters()}
     ours = {str(group["name"]): group for group in recipe.groups(model)}

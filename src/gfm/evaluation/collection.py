@@ -116,18 +116,24 @@ def read_sources(params: Params) -> list[SourceCounts]:
     counts = read_record(path, "dvc repro assemble").get("sources")
     if not isinstance(counts, dict):
         raise DataError(f"{path}: has no counts per source; run `dvc repro -f assemble`")
-    return [
-        SourceCounts(
-            name=name,
-            met=int(row["met"]),
-            quarantined=int(row["quarantined"]),
-            images=int(row["images"]),
-            dropped={str(reason): int(count) for reason, count in row["dropped"].items()},
-            kept=int(row["kept"]),
-            licence=params.geopile.sources[name].licence if name in params.geopile.sources else "",
-        )
-        for name, row in counts.items()
-    ]
+    try:
+        return [
+            SourceCounts(
+                name=name,
+                met=int(row["met"]),
+                quarantined=int(row["quarantined"]),
+                images=int(row["images"]),
+                dropped={str(reason): int(count) for reason, count in row["dropped"].items()},
+                kept=int(row["kept"]),
+                licence=params.geopile.sources[name].licence if name in params.geopile.sources else "",
+            )
+            for name, row in counts.items()
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{path}: its counts are not as assemble writes them ({type(error).__name__}: {error}); "
+            "run `dvc repro -f assemble`"
+        ) from None
 
 
 def read_manifest(columns: Sequence[str]) -> pd.DataFrame:

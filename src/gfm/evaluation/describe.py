@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import JsonValue
 
 from gfm import layout
+from gfm.errors import DataError
 from gfm.evaluation.collection import (
     read_duplicates,
     read_leaks,
@@ -39,6 +40,7 @@ from gfm.params import Params
 from gfm.progress import say
 from gfm.tracking.provenance import data_version
 
+ALWAYS = (*MOSAIC_COLUMNS, "source", "entropy_bits", "contrast", "sharpness")
 PICTURE_BYTES = 4_000_000  # of the page, for all sources' images together
 
 
@@ -48,6 +50,7 @@ def describe(params: Params) -> None:
     Raises DataError naming what is missing and the command that makes it.
     """
     manifest = read_manifest([*COLUMNS, *MOSAIC_COLUMNS[1:]])
+    _check(params, manifest)
     counts = read_sources(params)
     described = Described(
         manifest=data_version()["manifest"],
@@ -70,6 +73,19 @@ def describe(params: Params) -> None:
     report = layout.COLLECTION_REPORT / "report.html"
     say(f"{headline(described.facts)}; {detail(described.facts)}")
     say(f"collection report: {report} ({report.stat().st_size / 1e6:.1f} MB)")
+
+
+def _check(params: Params, manifest: pd.DataFrame) -> None:
+    """DataError for images of other sources than the parameters', and for cells that assemble never leaves empty."""
+    strange = sorted(set(manifest["source"].dropna().astype(str)) - set(params.geopile.sources))
+    if strange:
+        raise DataError(
+            f"{layout.MANIFEST}: has images of {', '.join(strange[:3])}, which geopile.sources does not; "
+            "run `dvc repro assemble`"
+        )
+    empty = [name for name in ALWAYS if manifest[name].isna().any()]
+    if empty:
+        raise DataError(f"{layout.MANIFEST}: {', '.join(empty)} have empty cells; run `dvc repro -f assemble`")
 
 
 def _write_mosaics(folder: Path, facts: CollectionFacts, manifest: pd.DataFrame) -> dict[str, str]:

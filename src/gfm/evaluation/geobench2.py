@@ -76,7 +76,11 @@ def read_normaliser(path: Path) -> dict[str, Range]:
         ranges = TypeAdapter(dict[str, tuple[float, float]]).validate_python(raw)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, ValidationError, RecursionError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise DataError(f"{path}: must map data sets to [min, max]: {where}: {first['msg']}") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: must map data sets to [min, max]: {' '.join(str(error).split())[:200]}") from None
     for dataset, (low, high) in ranges.items():
         if not (np.isfinite([low, high]).all() and low < high):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, ValidationError
 
 from gfm.errors import GfmError
 from gfm.models.parity import Row, row
@@ -17,15 +17,17 @@ from gfm.params.section import Listed
 # Python floats: one step too early or late shows at 1e-6, which 1e-4 would hide.
 SCHEDULE_TOLERANCE = 1e-9
 
+# Larger numbers would overflow a learning rate.
+Count = Annotated[int, Field(gt=0, le=10**9)]
 Step = Annotated[str, Field(pattern=r"^\d+$")]
 
 
 class StoredPretraining(Section):
     """What the published code does in pretraining; names are the published code's."""
 
-    global_batch: PositiveInt
-    steps_per_epoch: PositiveInt
-    epochs: PositiveInt
+    global_batch: Count
+    steps_per_epoch: Count
+    epochs: Count
     decay: list[str]
     no_decay: list[str]
     weight_decay: NonNegativeFloat
@@ -47,9 +49,9 @@ class StoredGroup(Section):
 class StoredFinetuning(Section):
     """What the published code does in fine-tuning."""
 
-    global_batch: PositiveInt
-    steps_per_epoch: PositiveInt
-    epochs: PositiveInt
+    global_batch: Count
+    steps_per_epoch: Count
+    epochs: Count
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     groups: list[StoredGroup] = Field(min_length=1)
     lr_at_step: dict[Step, dict[str, float]] = Field(min_length=1)

@@ -75,9 +75,8 @@ def _stated(path: Path) -> dict[str, object]:
             metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file: {error}") from None
-    said: dict[str, object] = {name: _numbers(metadata[name]) for name in ("mean", "std") if name in metadata}
-    said |= {name: metadata[name] for name in UNSEEN if name in metadata}
-    return _beside(path.with_name(CONFIG)) | said
+    own = {name: _numbers(metadata[name]) for name in ("mean", "std") if name in metadata}
+    return _beside(path.with_name(CONFIG)) | _sensible(own, metadata)
 
 
 def _beside(path: Path) -> dict[str, object]:
@@ -86,17 +85,26 @@ def _beside(path: Path) -> dict[str, object]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: cannot be read ({type(error).__name__}); restore or remove it") from None
     if not isinstance(config, dict):
         return {}
     own, args = config.get("pretrained_cfg"), config.get("model_args")
+    return _sensible(own if isinstance(own, dict) else {}, args if isinstance(args, dict) else {})
+
+
+def _sensible(normalisation: Mapping[str, object], args: Mapping[str, object]) -> dict[str, object]:
+    """What can be a declaration: lists of numbers in [0, 1] and plain texts. Anything else says nothing."""
     said: dict[str, object] = {}
-    if isinstance(own, dict):
-        said |= {name: own[name] for name in ("mean", "std") if isinstance(own.get(name), list)}
-    if isinstance(args, dict):
-        said |= {name: args[name] for name in UNSEEN if name in args}
-    return said
+    for name in ("mean", "std"):
+        numbers = normalisation.get(name)
+        if isinstance(numbers, list) and numbers and all(_is_share(number) for number in numbers):
+            said[name] = numbers
+    return said | {name: args[name] for name in UNSEEN if isinstance(args.get(name), str)}
+
+
+def _is_share(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1
 
 
 def _of_timm(architecture: str) -> dict[str, object]:
@@ -105,8 +113,9 @@ def _of_timm(architecture: str) -> dict[str, object]:
 
 
 def _numbers(text: str) -> list[float]:
+    """`0.5,0.5,0.5` or `[0.5, 0.5, 0.5]`; nothing where it is none of these."""
     try:
-        return [float(part) for part in text.strip("[]() ").split(",")]
+        return [float(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
     except ValueError:
         return []
 

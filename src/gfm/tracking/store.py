@@ -69,10 +69,12 @@ def open_store(uri: str, experiment: str) -> tuple[Any, str]:
         address = f"sqlite:///{path.resolve()}"
     elif uri.startswith(("http://", "https://")):
         _reach(uri)
+    from alembic.util.exc import CommandError  # of a database that another version of MLflow has made
+
     try:
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
         return client, _experiment(client, uri, experiment)
-    except (mlflow.exceptions.MlflowException, OSError) as error:
+    except (mlflow.exceptions.MlflowException, CommandError, OSError) as error:
         reason = " ".join(str(error).split())
         raise TrackingError(f"tracking.uri = {uri}: {reason[:300]}; {_fix(uri, reason)}") from error
 
@@ -146,6 +148,8 @@ def _experiment(client: Any, uri: str, name: str) -> str:
 
 
 def _fix(uri: str, reason: str) -> str:
+    if "revision" in reason:
+        return "another version of MLflow made this database; use that version, or give another address"
     if "schema" in reason:
         return f"back the database up, then run mlflow db upgrade {uri}"
     return "give a sqlite:/// file, the address of a tracking server, or none"

@@ -69,6 +69,13 @@ def test_what_differs_is_named() -> None:
 
 @pytest.mark.field
 @needs_the_file
+def test_a_schedule_shorter_than_its_warm_up_is_refused() -> None:
+    with pytest.raises(GfmError, match=r"finetune: .*warmup_epochs = 20 is more than epochs = 1"):
+        compare_finetuning(FILE, _changed(epochs=1))
+
+
+@pytest.mark.field
+@needs_the_file
 def test_names_of_another_network_are_refused() -> None:
     groups = [{"name": "layer_0_decay", "lr_scale": 1.0, "weight_decay": 0.05, "params": ["blocks.0.attn.qkv.weight"]}]
     with pytest.raises(GfmError, match=r"finetune\.groups: names are not those of a Swin"):

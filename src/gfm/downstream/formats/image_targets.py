@@ -68,7 +68,11 @@ class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
             if said is not None and not _same(said, target.nodata):
                 reason = f"says that {said:g} is nodata, data.target.nodata says {target.nodata}"
                 raise ImageError(path, reason, f"set tasks.{self.name}.data.target.nodata = {said:g}")
-        numbers: Numbers = (stored.astype(np.float64) * target.scale + target.offset).astype(np.float32)
+        with np.errstate(over="ignore"):
+            numbers: Numbers = (stored.astype(np.float64) * target.scale + target.offset).astype(np.float32)
+        if (np.isfinite(stored) & ~np.isfinite(numbers)).any():
+            reason = f"holds numbers that times {target.scale:g} plus {target.offset:g} are too large for float32"
+            raise ImageError(path, reason, f"correct tasks.{self.name}.data.target.scale or offset")
         numbers[nodata_mask(stored, target.nodata)] = np.nan
         return numbers
 
