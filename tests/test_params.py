@@ -128,6 +128,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("pretrain/gfm/crop", {"scale": [0.5, 2]}, "pretrain.gfm.crop.scale.1 = 2: must be less than 1 or 1"),
         ("student/architecture/args", {"depths": {"a": 1}}, "student.architecture.args.depths = {'a': 1}: must be true or false, a whole number, a number, text or a list"),
         ("teacher", TIMM | {"weights": 3}, "teacher.weights = 3: must be 'hub' or text in quotes"),
+        ("teacher", TIMM | {"weights": "a.safetensors", "sha256": 0}, "teacher.sha256: must be text in quotes"),
         ("teacher", TIMM, "teacher.weights is missing"),
         (
             "teacher",

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gfm.params import ParameterError, load
-from gfm.workspace import WorkspaceError, check_tracked, make_workspace
+from gfm.workspace import WorkspaceError, check_tracked, edited_since, make_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -164,3 +164,14 @@ def test_a_parameter_file_that_no_dvc_yaml_reads_may_leave_everything_to_default
     for path in (Path("configs/params.yaml"), Path("mine.yaml")):
         path.write_text(yaml.safe_dump(raw), encoding="utf-8")
         check_tracked(path, load(path))
+
+
+def test_a_workspace_says_that_its_configuration_was_edited_since(repository: Path) -> None:
+    config, made = Path("configs/other.yaml"), Path("workspaces/other/params.yaml")
+    make_workspace(config, made.parent)
+    assert edited_since(made) == "" and edited_since(config) == "" and edited_since(Path("missing.yaml")) == ""
+    config.write_text(config.read_text(encoding="utf-8").replace("seed: 0", "seed: 1", 1), encoding="utf-8")
+    told = edited_since(made)
+    assert "configs/other.yaml has changed" in told and "`gfm workspace configs/other.yaml workspaces/other`" in told
+    make_workspace(config, made.parent)
+    assert edited_since(made) == ""

@@ -37,8 +37,12 @@ REFUSED = 3  # exit code of a gate that stays closed: 1 is a crash, 2 an error t
 
 def _load(path: Path) -> Params:
     from gfm.params import load
+    from gfm.workspace import edited_since
 
-    return load(path)
+    loaded = load(path)
+    if remark := edited_since(path):
+        typer.echo(f"note: {remark}", err=True)
+    return loaded
 
 
 def _known(key: str, name: str, names: Collection[str]) -> None:
@@ -73,6 +77,7 @@ def check(params: ParamsFile = DEFAULT) -> None:
     """Check the parameter file and say what it describes."""
     from gfm.downstream.requirements import check_requirements
     from gfm.geopile.first_files import check_first_files
+    from gfm.progress import counted
     from gfm.raw_imagery import check_imagery
     from gfm.workspace import check_tracked
 
@@ -85,10 +90,11 @@ def check(params: ParamsFile = DEFAULT) -> None:
     from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
 
     remarks += check_networks(loaded, params.parent)
-    published = f"{len(loaded.encoders)} published encoders, " if loaded.encoders else ""
+    published = f"{counted(len(loaded.encoders), 'published encoder')}, " if loaded.encoders else ""
     print(
-        f"{params}: {len(loaded.geopile.sources)} sources, {published}{len(loaded.pretrain)} pretrainings, "
-        f"{len(loaded.tasks)} tasks x {len(loaded.models)} models"
+        f"{params}: {counted(len(loaded.geopile.sources), 'source')}, "
+        f"{published}{counted(len(loaded.pretrain), 'pretraining')}, "
+        f"{counted(len(loaded.tasks), 'task')} x {counted(len(loaded.models), 'model')}"
     )
     for remark in filter(None, remarks):
         print(f"note: {remark}")

@@ -59,3 +59,8 @@ def _line(what: str, count: float, total: int | None, unit: str, seconds: float)
         return f"{what}: {done} {unit}, {rate:.1f} {unit}/s"
     left = max(total - count, 0) / max(rate, 1e-9)
     return f"{what}: {done}/{total} {unit} ({count / total:.0%}), {rate:.1f} {unit}/s, {left:.0f} s left"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -24,6 +25,9 @@ STAGES_FILE = Path("dvc.yaml")
 MARK = Path(".dvc/config")  # what tells a workspace from somebody's folder, together with its parameter file
 TEMPLATE = re.compile(r"\$\{([^}]+)\}")  # what dvc.yaml takes from params.yaml by name
 HEADER = "# Made by `gfm workspace {config} {folder}`; run it again after editing {config}.\n"
+ORIGIN = "# From {path}, sha256 {digest}\n"
+
+ORIGIN_LINE = re.compile(ORIGIN.format(path="(?P<path>.+)", digest="(?P<digest>[0-9a-f]{64})"))
 
 
 class WorkspaceError(GfmError):
@@ -50,6 +54,8 @@ def make_workspace(config: Path, folder: Path) -> None:
         _fill(raw, key, _value(defaults, key))
     moved = rebase(raw, config.parent, folder)
     header = HEADER.format(config=config.as_posix(), folder=folder.as_posix())
+    origin = Path(os.path.relpath(config.resolve(), folder.resolve())).as_posix()
+    header += ORIGIN.format(path=origin, digest=_digest(config))
     text = header + yaml.dump(moved, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
     _write(folder / PARAMS_FILE, text)
     load(folder / PARAMS_FILE)
@@ -60,6 +66,19 @@ def make_workspace(config: Path, folder: Path) -> None:
     say(f"{folder}: workspace of {config}; next: cd {folder} && dvc repro")
     if remark:
         say(f"note: {remark}")
+
+
+def edited_since(path: Path) -> str:
+    """What to say where a workspace's params.yaml was made from a file that has changed since; else nothing."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            made, origin = file.readline(), ORIGIN_LINE.fullmatch(file.readline())
+        if not origin or _digest(path.parent / origin["path"]) == origin["digest"]:
+            return ""
+    except (OSError, UnicodeDecodeError):  # its own reader says what is wrong; a file that has gone was not edited
+        return ""
+    command = made.partition("`")[2].partition("`")[0]
+    return f"{path}: {origin['path']} has changed since this was made; `{command}` takes it over"
 
 
 def check_tracked(path: Path, params: Params) -> None:
@@ -194,6 +213,10 @@ def _copy_folder(source: Path, target: Path) -> None:
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(path: Path, text: str) -> None:

@@ -142,7 +142,9 @@ def _predicate(entry: Any) -> tuple[str, str]:
     if kind == "string_too_short":
         return start, "must not be empty"
     if kind in ("string_type", "invalid_key"):
-        return start, "must be text" + (" in quotes" if isinstance(value, bool | int | float) else "")
+        quoted = isinstance(value, bool | int | float)
+        # A number is not repeated: YAML has dropped its zeros, or read it as octal.
+        return ": " if quoted and not isinstance(value, bool) else start, "must be text" + " in quotes" * quoted
     if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
         return start, f"must be {_PATTERNS[context['pattern']]}"
     if kind.split("_")[0] in _KINDS:

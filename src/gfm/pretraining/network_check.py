@@ -56,6 +56,8 @@ def check_networks(params: Params, folder: Path) -> list[str]:
 
 
 def _must_be(folder: Path, key: str, field: str, path: str, sha256: str) -> None:
+    if (folder / path).is_dir():
+        raise ParameterError(f"{key}.{field} = {path}: is a folder; name the weights file in it")
     if not (folder / path).is_file():
         raise ParameterError(f"{key}.{field} = {path}: no such file; the path starts at the parameter file")
     check_digest(folder / path, sha256, key, field)
