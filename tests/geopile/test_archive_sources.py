@@ -259,16 +259,16 @@ def test_an_archive_that_changes_between_the_passes_is_not_written_under_old_has
 ) -> None:
     from gfm.geopile import assemble as module
 
-    find = module.find_duplicates
+    choose = module.choose
 
     def changed_to(members: dict[str, bytes]) -> None:
         packed(work / "raw/s/a.tar", {"a.png": png(1)})
 
         def change(*arguments: Any) -> Any:
             packed(work / "raw/s/a.tar", members)
-            return find(*arguments)
+            return choose(*arguments)
 
-        monkeypatch.setattr(module, "find_duplicates", change)
+        monkeypatch.setattr(module, "choose", change)
         assemble(parameters())
 
     with pytest.raises(DataError, match=r"a\.tar.*changed while the collection was being built"):
