@@ -26,6 +26,11 @@ def manifest_without(source: str) -> Path:
     return COLLECTION / "without" / f"{source}.parquet"
 
 
+def manifests_without() -> list[Path]:
+    """The manifests of the collection without one source that are there."""
+    return sorted(manifest_without("*").parent.glob("*.parquet"))
+
+
 def task_index(task: str) -> Path:
     """The table of one task's samples: files, target, place, split."""
     return TASKS / f"{task}.parquet"

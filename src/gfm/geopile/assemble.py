@@ -52,8 +52,7 @@ def assemble(params: Params) -> None:
     """
     start = time.monotonic()
     workers = params.geopile.workers or os.cpu_count() or 1
-    with _full_disk(), new_folder(COLLECTION) as folder, ordered_map(workers) as by_processes:
-        cache = Cache()
+    with _full_disk(), new_folder(COLLECTION) as folder, Cache() as cache, ordered_map(workers) as by_processes:
         listing = list_units(params, cache)
         units = [(unit, known(cache, unit)) for unit in listing.units]
         missing = [unit for unit, found in units if not found.whole]

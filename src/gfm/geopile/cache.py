@@ -10,6 +10,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 import xxhash
 
@@ -17,14 +18,27 @@ FOLDER = Path(".gfm/assembly")
 
 _DIGEST_BYTES = 16
 _CHUNK = 1 << 22
+_UNFINISHED = ".part"
 
 
 class Cache:
-    """Remembered bytes and files, by name; one process uses it at a time (assembly holds the lock of its output)."""
+    """Remembered bytes and files, by name; a context manager that leaves nothing unfinished behind.
+
+    One process uses it at a time: assembly holds the lock of its output.
+    """
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
         self._used: set[str] = set()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for path in self.folder.glob(f"*/*{_UNFINISHED}"):
+            path.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:
         """What was written under a name, which is then kept by `prune`; None where nothing is, or it is damaged."""
@@ -48,12 +62,12 @@ class Cache:
         """Where to write a file that `keep` then gives its name."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f"{path.name}.part")
+        return path.with_name(path.name + _UNFINISHED)
 
     def keep(self, name: str) -> None:
         """Give a finished file its name."""
         path = self._path(name)
-        path.with_name(f"{path.name}.part").replace(path)
+        path.with_name(path.name + _UNFINISHED).replace(path)
         self._used.add(name)
 
     def has(self, name: str, size: int, digest: str) -> bool:
