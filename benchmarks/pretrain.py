@@ -152,15 +152,18 @@ def write_workspace(folder: Path, args: argparse.Namespace) -> None:
     """A working folder with a collection of smooth noise, and a teacher of random weights."""
     rng = np.random.default_rng(0)
     records = []
-    with ShardWriter(folder / layout.COLLECTION / "shards", shard_mb=100) as writer:
+    shard = folder / layout.SHARDS / "generated-00000.tar"
+    shard.parent.mkdir(parents=True)
+    with ShardWriter(shard) as writer:
         for index in range(args.images):
             coarse = cv2.resize(rng.integers(0, 256, (16, 16, 3), np.uint8), (SOURCE_PX, SOURCE_PX))
             noise = rng.integers(-8, 9, coarse.shape, np.int16)
             image = np.clip(coarse + noise, 0, 255).astype(np.uint8)
             identity = f"generated/{index:06d}"
-            place = writer.add(identity, *encode(image, 90))
+            data, suffix = encode(image, 90)
+            offset = writer.add(identity, data, suffix)
             own = {"id": identity, "source": "generated", "label": None, "licence": "none"}
-            records.append({**own, "shard": place.shard, "offset": place.offset, "size": place.size})
+            records.append({**own, "shard": shard.name, "offset": offset, "size": len(data)})
     schema = pa.schema([*((name, pa.string()) for name in ("id", "source", "label", "licence", "shard"))])
     schema = schema.append(pa.field("offset", pa.int64())).append(pa.field("size", pa.int64()))
     pq.write_table(pa.Table.from_pylist(records, schema), folder / layout.MANIFEST)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 COLLECTION = Path("data/geopile")
 MANIFEST = COLLECTION / "manifest.parquet"
+SHARDS = COLLECTION / "shards"
 QUARANTINE = COLLECTION / "quarantine.csv"
 TASKS = Path("data/tasks")
 SPLITS = Path("data/splits")
@@ -18,6 +19,16 @@ VALIDATION_PASSED = REPORTS / "validation_passed.txt"  # the same bytes for any 
 COLLECTION_REPORT = REPORTS / "collection"
 RESULTS = REPORTS / "results.csv"
 REPORT = REPORTS / "report.html"
+
+
+def manifest_without(source: str) -> Path:
+    """The manifest of the collection as it would be without one of its sources, over the same shards."""
+    return COLLECTION / "without" / f"{source}.parquet"
+
+
+def manifests_without() -> list[Path]:
+    """The manifests of the collection without one source that are there."""
+    return sorted(manifest_without("*").parent.glob("*.parquet"))
 
 
 def task_index(task: str) -> Path:

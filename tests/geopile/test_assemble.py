@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,6 +199,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(work: Path, monkeypa
     sources = {"photos": {"format": "class-folders"}, "scenes": {"format": "scenes"}}
     assemble(parameters(sources, shard_mb=0.1))
     alone = digest(COLLECTION)
+    shutil.rmtree(".gfm")  # what it remembers
     assemble(parameters(sources, shard_mb=0.1, workers=3))
     assert digest(COLLECTION) == alone
     assert len([name for name in alone if name.endswith(".tar")]) > 2
@@ -319,7 +321,7 @@ def test_any_tar_reader_finds_the_images_where_the_manifest_says(work: Path) -> 
     for number in range(3):
         save(work / f"raw/photos/{'long ' * 30}{number}.png", picture(number))
     assemble(parameters({"photos": {"format": "images"}}))
-    with tarfile.open(COLLECTION / "shards/00000.tar") as tar:
+    with tarfile.open(COLLECTION / "shards/photos-00000.tar") as tar:
         members = tar.getmembers()
     assert [member.offset_data for member in members] == manifest().offset.tolist()
     assert [member.size for member in members] == manifest()["size"].tolist()
@@ -335,7 +337,7 @@ def test_a_failure_leaves_the_previous_collection_whole(work: Path, monkeypatch:
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("gfm.geopile.assemble.write_manifest", fail)
+    monkeypatch.setattr("gfm.geopile.assemble.ManifestWriter", fail)
     with pytest.raises(OSError, match="disk full"):
         assemble(params)
     assert digest(COLLECTION) == before
@@ -348,13 +350,13 @@ def test_a_file_that_changes_while_it_is_read_is_not_written_under_old_hashes(
     save(work / "raw/photos/a.png", picture(1))
     from gfm.geopile import assemble as module
 
-    find = module.find_duplicates
+    choose = module.choose
 
     def change(*arguments: Any) -> Any:
         save(work / "raw/photos/a.png", picture(2))
-        return find(*arguments)
+        return choose(*arguments)
 
-    monkeypatch.setattr(module, "find_duplicates", change)
+    monkeypatch.setattr(module, "choose", change)
     with pytest.raises(DataError, match=r"a\.png: changed while the collection was being built"):
         assemble(parameters({"photos": {"format": "images"}}))
 

@@ -3,74 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import product
 
+import numpy as np
 import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gfm.geopile.duplicates import Duplicate, find_duplicates
-from gfm.geopile.row import Row
+from gfm.geopile.duplicates import Pictures, find_duplicates
 
 LOOKS = 0x0F1E2D3C4B5A6978
+SOURCES = ("first", "s", "last")
 
 
-def row(name: str, **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "id": f"{changes.get('source', 's')}/{name}",
-        "source": "s",
-        "place": name,
-        "file": name,
-        "label": None,
-        "width": 64,
-        "height": 64,
-        "gsd_m": None,
-        "crs": None,
-        "date": None,
-        "entropy_bits": 7.0,
-        "contrast": 40.0,
-        "sharpness": 500.0,
-        "nodata_share": 0.0,
-        "pixel_hash": name,
-        "dhash": f"{LOOKS:016x}",
-        "bounds": None,
+@dataclass(frozen=True)
+class Image:
+    """One image; its id is SOURCE/name."""
+
+    name: str
+    source: str = "s"
+    label: str | None = None
+    width: int = 64
+    looks: int = LOOKS
+    entropy_bits: float = 7.0
+    pixels: str = ""  # those of the image of this name; empty: its own
+
+    @property
+    def id(self) -> str:
+        return f"{self.source}/{self.name}"
+
+
+def dropped(images: Sequence[Image], bits: int = 3) -> dict[str, tuple[str, bool]]:
+    """By id of a dropped image: the one kept in its place, and whether their pixels are equal."""
+    images = sorted(images, key=lambda image: image.id)
+    pictures = Pictures(
+        labelled=np.array([image.label is not None for image in images], bool),
+        area=np.array([image.width * 64 for image in images], int),
+        source=np.array([SOURCES.index(image.source) for image in images], np.int32),
+        pixels=np.array([_pixels(image) for image in images], np.uint64).reshape(-1, 2),
+        looks=np.array([image.looks for image in images], np.uint64),
+        entropy_bits=np.array([image.entropy_bits for image in images], np.float32),
+    )
+    found = find_duplicates(pictures, bits)
+    return {
+        image.id: (images[found.kept[number]].id, bool(found.exact[number]))
+        for number, image in enumerate(images)
+        if found.kept[number] != number
     }
-    return Row(**(values | changes))
 
 
-def kept(rows: Sequence[Row], bits: int = 3) -> list[str]:
-    dropped = find_duplicates(rows, ["first", "s", "last"], bits)
-    return [row.id for number, row in enumerate(rows) if number not in dropped]
+def _pixels(image: Image) -> tuple[int, int]:
+    return 0, xxhash.xxh3_64_intdigest((image.pixels or image.name).encode())
+
+
+def kept(images: Sequence[Image], bits: int = 3) -> list[str]:
+    gone = dropped(images, bits)
+    return [image.id for image in images if image.id not in gone]
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (row("z", label="port"), row("a", width=999)),
-        (row("z", width=128), row("a", source="first")),
-        (row("z", source="first"), row("a")),
-        (row("a"), row("z")),
+        (Image("z", label="port"), Image("a", width=999)),
+        (Image("z", width=128), Image("a", source="first")),
+        (Image("z", source="first"), Image("a")),
+        (Image("a"), Image("z")),
     ],
     ids=["labelled", "larger", "earlier source", "smaller id"],
 )
 @pytest.mark.parametrize("exact", [True, False])
-def test_of_two_copies_the_better_one_stays(one: Row, other: Row, exact: bool) -> None:
+def test_of_two_copies_the_better_one_stays(one: Image, other: Image, exact: bool) -> None:
     if exact:
-        other = row(other.file, source=other.source, width=other.width, pixel_hash=one.pixel_hash)
+        other = Image(other.name, source=other.source, width=other.width, pixels=one.name)
     assert kept([other, one]) == kept([one, other]) == [one.id]
+    assert dropped([one, other]) == {other.id: (one.id, exact)}
 
 
 def test_an_image_is_dropped_only_for_one_that_is_kept_and_close() -> None:
-    chain = [row("a"), row("b", dhash=f"{LOOKS ^ 0b111:016x}"), row("c", dhash=f"{LOOKS ^ 0b111111:016x}")]
+    chain = [Image("a"), Image("b", looks=LOOKS ^ 0b111), Image("c", looks=LOOKS ^ 0b111111)]
     assert kept(chain) == ["s/a", "s/c"]  # b looks like a; c looks like b only, which is gone
-    assert find_duplicates(chain, ["s"], 3) == {1: Duplicate("near duplicate", 0)}
+    assert dropped(chain) == {"s/b": ("s/a", False)}
 
 
 def test_a_copy_of_a_copy_names_the_image_that_is_in_the_collection() -> None:
-    rows = [row("a"), row("b", dhash=f"{LOOKS ^ 1:016x}"), row("c", pixel_hash="b", dhash=f"{LOOKS ^ 1:016x}")]
-    assert find_duplicates(rows, ["s"], 3)[2] == Duplicate("exact duplicate", 0)
+    images = [Image("a"), Image("b", looks=LOOKS ^ 1), Image("c", pixels="b", looks=LOOKS ^ 1)]
+    assert dropped(images)["s/c"] == ("s/a", True)
 
 
 def test_water_is_not_a_copy_of_other_water() -> None:
-    calm = [row("a", entropy_bits=1.5), row("b", entropy_bits=1.5)]
-    haze = [row("a", dhash="0" * 16), row("b", dhash="0" * 16)]
+    calm = [Image("a", entropy_bits=1.5), Image("b", entropy_bits=1.5)]
+    haze = [Image("a", looks=0), Image("b", looks=0)]
     assert len(kept(calm)) == len(kept(haze)) == 2
-    assert len(kept([row("a", entropy_bits=1.5), row("b", entropy_bits=1.5, pixel_hash="a")])) == 1
+    assert len(kept([Image("a", entropy_bits=1.5), Image("b", entropy_bits=1.5, pixels="a")])) == 1
+
+
+def test_nothing_is_a_copy_of_nothing() -> None:
+    assert dropped([]) == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(SOURCES), st.booleans(), st.integers(0, 9), st.integers(0, 63), st.integers(0, 63)),
+        max_size=14,
+    )
+)
+def test_whatever_the_images_one_stays_for_every_copy_and_no_two_that_stay_are_copies(
+    drawn: list[tuple[str, bool, int, int, int]],
+) -> None:
+    images = [
+        Image(f"{number}", source, "x" if labelled else None, looks=LOOKS ^ flips, pixels=f"p{pixels}")
+        for number, (source, labelled, pixels, flips, _) in enumerate(drawn)
+    ]
+    by_id = {image.id: image for image in images}
+    gone = dropped(images, bits=2)
+    for name, (stays, exact) in gone.items():
+        assert stays not in gone
+        assert exact or (by_id[name].looks ^ by_id[stays].looks).bit_count() <= 2
+    left = [image for image in images if image.id not in gone]
+    for one, other in product(left, left):
+        if one is not other:
+            assert one.pixels != other.pixels
+            assert (one.looks ^ other.looks).bit_count() > 2

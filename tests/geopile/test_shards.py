@@ -6,6 +6,7 @@ import pickle
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +14,52 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfm.errors import DataError
-from gfm.geopile.shards import ShardWriter, encode, member_name
+from gfm.geopile.shards import ShardWriter, cut_shards, encode, member_name
 from gfm.imagery.shard_reader import ShardReader, decode_image
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.tuples(st.text(min_size=1), st.binary(min_size=1, max_size=3000)), max_size=12), st.integers(1, 9000)
-)
-def test_every_image_comes_back_from_its_offset(images: list[tuple[str, bytes]], shard_bytes: int) -> None:
+@given(st.lists(st.tuples(st.text(min_size=1), st.binary(min_size=1, max_size=3000)), max_size=12))
+def test_every_image_comes_back_from_its_offset(images: list[tuple[str, bytes]]) -> None:
     with TemporaryDirectory() as folder:
-        shards = Path(folder) / "shards"
-        with ShardWriter(shards, shard_bytes / 1e6) as writer:
-            places = [writer.add(name, data, ".jpg") for name, data in images]
-        reader = pickle.loads(pickle.dumps(ShardReader(shards)))  # noqa: S301 - as a data loader sends it
-        assert [reader.bytes(place.shard, place.offset, place.size) for place in places] == [data for _, data in images]
-        members = 0
-        for path in sorted(shards.iterdir()):
-            with tarfile.open(path) as tar:
-                members += len(tar.getmembers())
-        assert members == len(images)
+        shard = Path(folder) / "a.tar"
+        with ShardWriter(shard) as writer:
+            offsets = [writer.add(name, data, ".jpg") for name, data in images]
+        reader = pickle.loads(pickle.dumps(ShardReader(shard.parent)))  # noqa: S301 - as a data loader sends it
+        found = [reader.bytes("a.tar", offset, len(data)) for offset, (_, data) in zip(offsets, images, strict=True)]
+        assert found == [data for _, data in images]
+        with tarfile.open(shard) as tar:
+            assert len(tar.getmembers()) == len(images)
+
+
+def cut(marks: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
+    return [tuple(marks[part].tolist()) for part in cut_shards(marks, sizes, shard_mb=1)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 3000), st.sampled_from([1_000, 20_000, 700_000, 5_000_000]))
+def test_shards_are_runs_of_about_the_size(seed: int, count: int, largest: int) -> None:
+    dice = np.random.default_rng(seed)
+    marks, sizes = dice.integers(0, 2**64, count, np.uint64), dice.integers(1, largest, count)
+    shards = cut_shards(marks, sizes, shard_mb=1)
+    assert [number for shard in shards for number in range(count)[shard]] == list(range(count))
+    for shard in shards[:-1]:
+        assert 5e5 <= sizes[shard].sum() < 2e6 + largest
+
+
+def test_one_image_more_or_less_changes_the_shard_it_is_in_and_leaves_the_others() -> None:
+    dice = np.random.default_rng(0)
+    marks, sizes = dice.integers(0, 2**64, 20_000, np.uint64), dice.integers(10_000, 30_000, 20_000)
+    before = cut(marks, sizes)
+    assert 0.9e6 < sizes.sum() / len(before) < 1.1e6
+    for gone in dice.integers(0, 20_000, 30):
+        after = cut(np.delete(marks, gone), np.delete(sizes, gone))
+        assert len(set(before) - set(after)) <= 4
+    changed = [
+        len(set(before) - set(cut(np.delete(marks, gone), np.delete(sizes, gone))))
+        for gone in dice.integers(0, 20_000, 30)
+    ]
+    assert np.mean(changed) < 1.5
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
@@ -53,9 +80,9 @@ def test_ids_that_differ_only_in_odd_characters_keep_their_own_names() -> None:
 
 
 def test_a_shard_that_is_gone_or_cut_is_named_with_what_to_run(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, 1) as writer:
-        place = writer.add("a", b"12345", ".jpg")
-    with pytest.raises(DataError, match=r"00000\.tar.*gfm assemble"):
-        ShardReader(tmp_path).bytes("00000.tar", place.offset, 10**6)
-    with pytest.raises(DataError, match=r"00009\.tar.*gfm assemble"):
-        ShardReader(tmp_path).bytes("00009.tar", 0, 1)
+    with ShardWriter(tmp_path / "a.tar") as writer:
+        offset = writer.add("a", b"12345", ".jpg")
+    with pytest.raises(DataError, match=r"a\.tar.*gfm assemble"):
+        ShardReader(tmp_path).bytes("a.tar", offset, 10**6)
+    with pytest.raises(DataError, match=r"b\.tar.*gfm assemble"):
+        ShardReader(tmp_path).bytes("b.tar", 0, 1)

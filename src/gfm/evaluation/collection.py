@@ -157,7 +157,10 @@ def read_split() -> dict[str, int]:
     path = layout.COLLECTION_SPLIT
     if not path.exists():
         raise DataError(f"{path}: no such file; run `dvc repro split`")
-    counts = pd.read_parquet(path, columns=["split"])["split"].value_counts()
+    table = pd.read_parquet(path, columns=["id", "split"])
+    if layout.manifests_without():  # their images have a split too
+        table = table[table["id"].isin(read_manifest(["id"])["id"])]
+    counts = table["split"].value_counts()
     return {part: int(counts.get(part, 0)) for part in ("train", "val", "leak")}
 
 

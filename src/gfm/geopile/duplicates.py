@@ -5,13 +5,12 @@ The same ground at another date is no duplicate unless it looks the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from gfm.geopile.row import Row
-from gfm.imagery.alike import close_pairs
+from gfm.imagery.alike import Numbers, Words, close_pairs
 
 EXACT = "exact duplicate"
 NEAR = "near duplicate"
@@ -22,56 +21,72 @@ FLAT_BITS = 3.0
 FEW_BITS = 6
 
 
-class Duplicate(NamedTuple):
-    """Why an image is not kept, and the one that is."""
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What decides between copies, as arrays: one entry an image, in the order of the ids."""
 
-    reason: str
-    kept: int
+    labelled: npt.NDArray[np.bool_]
+    area: Numbers  # pixels
+    source: npt.NDArray[np.int32]  # its number: images of an earlier source are preferred
+    pixels: Words  # (N, 2), the pixel hash
+    looks: Words  # the dHash
+    entropy_bits: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+    def where(self, chosen: Numbers) -> Pictures:
+        """Some of the images."""
+        return Pictures(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
-def find_duplicates(rows: Sequence[Row], sources: Sequence[str], bits: int) -> dict[int, Duplicate]:
-    """The rows to drop, by number, within and across sources.
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """For each image the one that is kept in its place, itself where it is kept; and whether their pixels are equal."""
 
-    Kept of a group is the labelled image, then the larger, then the one of the earlier source in `sources`, then the
-    smaller id. An image is dropped only for one that is itself kept and within `bits` of it.
+    kept: Numbers
+    exact: npt.NDArray[np.bool_]
+
+
+def find_duplicates(pictures: Pictures, bits: int) -> Copies:
+    """Which images to keep, within and across sources.
+
+    Kept of a group is the labelled image, then the larger, then the one of the earlier source, then the smaller id.
+    An image is dropped only for one that is itself kept and within `bits` of it.
     """
-    order = {source: number for number, source in enumerate(sources)}
-
-    def preference(number: int) -> tuple[bool, int, int, str]:
-        row = rows[number]
-        return row.label is None, -row.width * row.height, order[row.source], row.id
-
-    ranked = sorted(range(len(rows)), key=preference)
-    first: dict[str, int] = {}
-    equal: dict[int, int] = {}
-    for number in ranked:
-        kept = first.setdefault(rows[number].pixel_hash, number)
-        if kept != number:
-            equal[number] = kept
-    near = _near([number for number in ranked if number not in equal and _has_looks(rows[number])], rows, bits)
-    found = {number: Duplicate(NEAR, kept) for number, kept in near.items()}
-    for number, kept in equal.items():
-        found[number] = Duplicate(EXACT, near.get(kept, kept))
-    return found
+    ranked = np.lexsort((pictures.source, -pictures.area, ~pictures.labelled))  # stable: then by id
+    pixels = pictures.pixels[ranked]
+    order = np.lexsort((pixels[:, 1], pixels[:, 0]))  # of equal pixels the best stays first
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (pixels[order[1:]] != pixels[order[:-1]]).any(axis=1)
+    best = np.empty(len(order), np.int64)
+    best[ranked[order]] = ranked[order[new]][np.cumsum(new) - 1]
+    exact = best != np.arange(len(best))
+    candidates = ranked[~exact[ranked] & _has_looks(pictures)[ranked]]
+    kept = np.arange(len(best))
+    _near(candidates, pictures.looks, bits, kept)
+    return Copies(kept[best], exact)
 
 
-def _near(ranked: Sequence[int], rows: Sequence[Row], bits: int) -> dict[int, int]:
-    """Dropped row -> kept row, for rows in order of preference."""
-    groups: dict[str, list[int]] = {}
-    for number in ranked:
-        groups.setdefault(rows[number].dhash, []).append(number)
-    hashes = np.array([int(looks, 16) for looks in groups], dtype=np.uint64)
-    members = list(groups.values())
-    better: dict[int, list[int]] = {}  # groups are in order of their best member, so a smaller number is preferred
-    for one, other in zip(*(side.tolist() for side in close_pairs(hashes, hashes, bits)), strict=True):
-        if one < other:
-            better.setdefault(other, []).append(one)
-    dropped: dict[int, int] = {}
-    for group, numbers in enumerate(members):
-        kept = next((members[i][0] for i in sorted(better.get(group, [])) if members[i][0] not in dropped), numbers[0])
-        dropped.update({number: kept for number in numbers if number != kept})
-    return dropped
+def _near(ranked: Numbers, looks: Words, bits: int, kept: Numbers) -> None:
+    """Write into `kept` what stays of the images `ranked`, which are in order of preference."""
+    _, heads, group = np.unique(looks[ranked], return_index=True, return_inverse=True)
+    by_rank = np.argsort(heads)  # groups in order of their best image, so that a smaller number is preferred
+    heads = ranked[heads[by_rank]]
+    hashes = looks[heads]
+    stays = np.arange(len(heads))  # for every group of equal looks, the group whose head stays
+    better: dict[int, list[int]] = {}
+    one, other = close_pairs(hashes, hashes, bits)
+    for first, second in zip(one[one < other].tolist(), other[one < other].tolist(), strict=True):
+        better.setdefault(second, []).append(first)
+    for number in sorted(better):
+        stays[number] = next((first for first in sorted(better[number]) if stays[first] == first), number)
+    rank_of = np.empty(len(heads), np.int64)
+    rank_of[by_rank] = np.arange(len(heads))
+    kept[ranked] = heads[stays[rank_of[group]]]
 
 
-def _has_looks(row: Row) -> bool:
-    return row.entropy_bits >= FLAT_BITS and FEW_BITS <= int(row.dhash, 16).bit_count() <= 64 - FEW_BITS
+def _has_looks(pictures: Pictures) -> npt.NDArray[np.bool_]:
+    ones = np.bitwise_count(pictures.looks)
+    telling: npt.NDArray[np.bool_] = (ones >= FEW_BITS) & (ones <= 64 - FEW_BITS)
+    return telling & (pictures.entropy_bits >= FLAT_BITS)

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gfm.errors import DataError
-from gfm.layout import COLLECTION, COLLECTION_SPLIT, LEAKS, MANIFEST, task_index
+from gfm.layout import COLLECTION, COLLECTION_SPLIT, LEAKS, MANIFEST, SHARDS, manifests_without, task_index
 
 if TYPE_CHECKING:
     from gfm.params import Params
 
 SUMMARY = COLLECTION / "summary.json"
-SHARDS = COLLECTION / "shards"
 ALL = "all"  # the row of the table `sources` that sums the others
 
 
@@ -43,13 +42,13 @@ def subjects(params: Params) -> dict[str, Subject]:
     return {
         "manifest": _manifest(params, manifest, summary),
         "sources": _sources(params, manifest, summary),
-        "splits": _splits(manifest, _table(COLLECTION_SPLIT, "gfm split"), tasks),
+        "splits": _splits(_every_image(manifest), _table(COLLECTION_SPLIT, "gfm split"), tasks),
         "tasks": _tasks(params, tasks),
     }
 
 
 def _manifest(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) -> Subject:
-    sizes = {path.name: path.stat().st_size for path in sorted(SHARDS.glob("*.tar"))}
+    sizes = {path.relative_to(SHARDS).as_posix(): path.stat().st_size for path in sorted(SHARDS.rglob("*.tar"))}
     table = manifest.drop(columns="geometry", errors="ignore")
     if {"shard", "offset", "size"} <= set(table.columns):
         table = table.assign(shard_bytes=table["shard"].map(sizes), end=table["offset"] + table["size"])
@@ -86,6 +85,14 @@ def _sources(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) ->
         "max_quarantined_share": params.validation.max_quarantined_share,
     }
     return Subject(table, parameters, SUMMARY.as_posix())
+
+
+def _every_image(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The manifest, and the images that only a manifest without some source has: a split covers them all."""
+    others = [_table(path, "gfm assemble") for path in manifests_without()]
+    if not others or "id" not in manifest:
+        return manifest
+    return pd.concat([manifest, *others], ignore_index=True).drop_duplicates("id")
 
 
 def _splits(manifest: pd.DataFrame, splits: pd.DataFrame, tasks: dict[str, pd.DataFrame]) -> Subject:

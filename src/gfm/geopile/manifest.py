@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gfm.geopile.row import Place, Row
+from gfm.geopile.row import Row
 from gfm.imagery.footprint import Bounds
 
 _TEXT, _FLOAT = pa.string(), pa.float64()
@@ -43,21 +45,52 @@ SCHEMA = pa.schema(
 )
 
 
-def write_manifest(path: Path, rows: Sequence[Row], places: Sequence[Place], licences: dict[str, str]) -> None:
-    """Write rows (sorted by id) and their places in the shards; `licences` is by source."""
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for row, place in zip(rows, places, strict=True):
-        values = {
-            **{name: getattr(row, name) for name in Row.__slots__ if name != "bounds"},
-            **{name: getattr(place, name) for name in Place.__slots__},
-            **(row.bounds._asdict() if row.bounds else {}),
-            "licence": licences[row.source],
-            "geometry": wkb(row.bounds) if row.bounds else None,
-        }
-        for name, column in columns.items():
-            column.append(values.get(name))
-    table = pa.table(columns, schema=SCHEMA.with_metadata({"geo": _geo([row.bounds for row in rows if row.bounds])}))
-    pq.write_table(table, path, compression="zstd")
+class Place(NamedTuple):
+    """Where an image's bytes lie: `size` bytes at `offset` of a shard."""
+
+    shard: str
+    offset: int
+    size: int
+
+
+class ManifestWriter:
+    """Writes one manifest, a group of rows at a time; a context manager that ends the file."""
+
+    def __init__(self, path: Path, licences: dict[str, str]) -> None:
+        self.path, self.licences = path, licences
+        self._extent = _Extent()
+
+    def __enter__(self) -> ManifestWriter:
+        self._file = self.path.open("wb")  # so that a full disk is Python's error
+        self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._writer.add_key_value_metadata({"geo": self._extent.geo()})
+                self._writer.close()
+
+    def add(self, rows: Sequence[Row], places: Sequence[Place]) -> None:
+        """Append rows (sorted by id, also from call to call) with their places in the shards."""
+        if not rows:
+            return
+        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        for row, place in zip(rows, places, strict=True):
+            values = {
+                **{name: getattr(row, name) for name in Row.__slots__ if name != "bounds"},
+                **place._asdict(),
+                **(row.bounds._asdict() if row.bounds else {}),
+                "licence": self.licences[row.source],
+                "geometry": wkb(row.bounds) if row.bounds else None,
+            }
+            for name, column in columns.items():
+                column.append(values.get(name))
+            if row.bounds:
+                self._extent.add(row.bounds)
+        self._writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(rows))
 
 
 def wkb(bounds: Bounds) -> bytes:
@@ -74,19 +107,29 @@ def _polygon(west: float, south: float, east: float, north: float) -> bytes:
     return struct.pack("<BIII10d", 1, 3, 1, 5, *ring)
 
 
-def _geo(footprints: Sequence[Bounds]) -> str:
-    """GeoParquet 1.1 metadata; no `crs` means longitude and latitude of WGS 84."""
-    column: dict[str, Any] = {"encoding": "WKB", "geometry_types": []}
-    if footprints:
-        kinds = {"MultiPolygon" if bounds.east < bounds.west else "Polygon" for bounds in footprints}
-        column["geometry_types"] = sorted(kinds)
-        whole = "MultiPolygon" in kinds
-        column["bbox"] = [
-            -180.0 if whole else min(bounds.west for bounds in footprints),
-            min(bounds.south for bounds in footprints),
-            180.0 if whole else max(bounds.east for bounds in footprints),
-            max(bounds.north for bounds in footprints),
-        ]
-    return json.dumps(
-        {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}, sort_keys=True
-    )
+@dataclass(slots=True)
+class _Extent:
+    """What footprints cover together."""
+
+    west: float = 180.0
+    south: float = 90.0
+    east: float = -180.0
+    north: float = -90.0
+    kinds: set[str] = field(default_factory=set)
+
+    def add(self, bounds: Bounds) -> None:
+        crosses = bounds.east < bounds.west
+        self.kinds.add("MultiPolygon" if crosses else "Polygon")
+        self.west, self.east = (
+            (-180.0, 180.0) if crosses else (min(self.west, bounds.west), max(self.east, bounds.east))
+        )
+        self.south, self.north = min(self.south, bounds.south), max(self.north, bounds.north)
+
+    def geo(self) -> str:
+        """GeoParquet 1.1 metadata; no `crs` means longitude and latitude of WGS 84."""
+        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": sorted(self.kinds)}
+        if self.kinds:
+            column["bbox"] = [self.west, self.south, self.east, self.north]
+        return json.dumps(
+            {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}, sort_keys=True
+        )

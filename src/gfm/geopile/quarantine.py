@@ -31,8 +31,8 @@ def write_quarantine(path: Path, refusals: Iterable[Refusal]) -> None:
 
 
 def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
-    """`source,id,reason,kept`, sorted."""
-    _write(path, Dropped._fields, sorted(dropped))
+    """`source,id,reason,kept`; give them sorted by source and id."""
+    _write(path, Dropped._fields, dropped)
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -28,12 +28,5 @@ class Row:
     pixel_hash: str
     dhash: str
     bounds: Bounds | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image's bytes lie: `size` bytes at `offset` of a shard."""
-
-    shard: str
-    offset: int
-    size: int
+    own_size: int | None = None  # bytes of the source's file, where the collection keeps them as they are
+    own_hash: str | None = None  # of these bytes

@@ -10,14 +10,14 @@ import re
 import tarfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
 import xxhash
 
-from gfm.geopile.row import Place
+from gfm.imagery.alike import Numbers, Words
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -26,41 +26,54 @@ _BLOCK = 512
 
 
 class ShardWriter:
-    """Writes images one after another into `folder`/00000.tar, 00001.tar, …; a context manager."""
+    """Writes images one after another into one tar; a context manager that ends it."""
 
-    def __init__(self, folder: Path, shard_mb: float) -> None:
-        self.folder, self.limit = folder, int(shard_mb * 1e6)
-        self.shards = 0
-        self._file: BinaryIO | None = None
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __enter__(self) -> ShardWriter:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("wb")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        with self._file:
+            if error is None:
+                self._file.write(bytes(2 * _BLOCK))  # the end of a tar
 
-    def add(self, identity: str, data: bytes, suffix: str) -> Place:
-        """Append one encoded image; returns where it lies. A shard is closed when it passes its size."""
-        if self._file is None:
-            self._file = (self.folder / f"{self.shards:05d}.tar").open("wb")
-            self.shards += 1
+    def add(self, identity: str, data: bytes, suffix: str) -> int:
+        """Append one encoded image; the offset of its bytes."""
         member = tarfile.TarInfo(member_name(identity) + suffix)
         member.size, member.mode = len(data), 0o644
         self._file.write(member.tobuf(tarfile.USTAR_FORMAT))
-        place = Place(f"{self.shards - 1:05d}.tar", self._file.tell(), len(data))
+        offset = self._file.tell()
         self._file.write(data + bytes(-len(data) % _BLOCK))
-        if self._file.tell() >= self.limit:
-            self._close()
-        return place
+        return offset
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.write(bytes(2 * _BLOCK))  # the end of a tar
-            self._file.close()
-            self._file = None
+
+def cut_shards(marks: Words, sizes: Numbers, shard_mb: float) -> list[slice]:
+    """Where to cut images, in their order, into shards of about `shard_mb`.
+
+    `marks` are one random word an image, the same for the same image; `sizes` its bytes, about. The images' own marks
+    say where a shard ends, so that one more or less changes the shard it is in and leaves the others as they are: a
+    shard ends where a mark says so from half the size on (content-defined chunking; Muthitacharoen et al., 2001), at
+    twice the size in any case.
+    """
+    target = shard_mb * 1e6
+    ends = marks < np.minimum(sizes / (target / 2), 1) * float(2**64 - 2**11)  # so often: once in half the size
+    done = np.cumsum(sizes)
+    cuts = []
+    begin, before = 0, 0
+    candidates = np.flatnonzero(ends)
+    while begin < len(sizes):
+        least = int(np.searchsorted(done, before + target / 2))  # the image that passes half the size
+        most = int(np.searchsorted(done, before + 2 * target))
+        marked = int(np.searchsorted(candidates, least))
+        end = min(int(candidates[marked]) if marked < len(candidates) else len(sizes), most, len(sizes) - 1) + 1
+        cuts.append(slice(begin, end))
+        begin, before = end, int(done[end - 1])
+    return cuts
 
 
 def member_name(identity: str) -> str:

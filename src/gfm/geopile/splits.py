@@ -13,7 +13,7 @@ import xxhash
 
 from gfm.errors import DataError
 from gfm.geopile.leakage import HOWS, Findings, Leak, find_leaks
-from gfm.layout import COLLECTION_SPLIT, LEAKS, MANIFEST, SPLITS, TASKS, task_index
+from gfm.layout import COLLECTION_SPLIT, LEAKS, MANIFEST, SPLITS, TASKS, manifests_without, task_index
 from gfm.output_folder import new_folder
 from gfm.progress import say
 
@@ -34,7 +34,7 @@ def split(params: Params) -> None:
 
     Raises DataError where one of them is missing or lacks a column.
     """
-    manifest = _columns(MANIFEST, _MANIFEST_COLUMNS, "gfm assemble")
+    manifest = _every_image()
     missing = [name for name in params.tasks if not task_index(name).is_file()]
     if missing:
         raise DataError(f"{task_index(missing[0])}: no such file; run `gfm index`, so that leaks can be told")
@@ -53,6 +53,19 @@ def place_split(place: str, val_share: float) -> Literal["train", "val"]:
     """The split of a place, from its name alone: it never changes when other images come or go."""
     position = xxhash.xxh3_64_intdigest((_SALT + place).encode()) / 2**64
     return "val" if position < val_share else "train"
+
+
+def _every_image() -> dict[str, list[Any]]:
+    """The manifest's images, and those that only a manifest without some source has."""
+    manifest = _columns(MANIFEST, _MANIFEST_COLUMNS, "gfm assemble")
+    known = set(manifest["id"])
+    for path in manifests_without():
+        more = _columns(path, _MANIFEST_COLUMNS, "gfm assemble")
+        new = [row for row, image in enumerate(more["id"]) if image not in known]
+        known.update(more["id"])
+        for name, values in manifest.items():
+            values += [more[name][row] for row in new]
+    return manifest
 
 
 def _columns(path: Path, names: list[str], made_by: str) -> dict[str, list[Any]]:

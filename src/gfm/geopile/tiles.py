@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from gfm.errors import DataError
 from gfm.geopile.archives import path_of
-from gfm.geopile.quality import measure, verdict
-from gfm.geopile.quarantine import Dropped, Refusal
+from gfm.geopile.quality import measure
+from gfm.geopile.quarantine import Refusal
 from gfm.geopile.row import Row
 from gfm.geopile.shards import JPEG_MAX_SIDE, encode
 from gfm.geopile.sources import ArchiveEnd, Member, Tile, is_archive, member_tile, read_tiles
@@ -58,12 +59,21 @@ class Kept(NamedTuple):
 class Findings(NamedTuple):
     """What a file, or one image of an archive, holds."""
 
-    source: str
     rows: list[Row]
-    dropped: list[Dropped]
     refusal: Refusal | None
     ignored: dict[str, int]  # how many files of an archive are no images, by kind; told at its end
     share: float  # of the file, for progress
+
+
+class ChangedError(DataError):
+    """A file is no longer what the first pass saw; `image` is the id of one image in it."""
+
+    def __init__(self, message: str, image: str) -> None:
+        self.image = image
+        super().__init__(message, image)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Encoded(NamedTuple):
@@ -75,14 +85,17 @@ class Encoded(NamedTuple):
 
 
 def inspect(params: Params, jobs: Sequence[Job]) -> list[Findings]:
-    """Decode, judge and hash the images of a few files; a file that fails in any part is refused as a whole."""
+    """Decode, measure and hash the images of a few files; a file that fails in any part is refused as a whole.
+
+    Nothing is judged here: what is found holds whatever the limits of quality are.
+    """
     return [_inspect(params, job) for job in jobs]
 
 
 def encode_images(params: Params, images: Sequence[Kept]) -> list[Encoded]:
     """Read a few images again, those of archives from their bytes, and encode them, in the order given.
 
-    Raises DataError when a file is no longer what the first pass saw.
+    Raises ChangedError when a file is no longer what the first pass saw.
     """
     files = groupby(images, key=lambda image: (image.row.source, image.row.file))
     return [encoded for _, group in files for encoded in _encode_file(params, list(group))]
@@ -101,13 +114,12 @@ def tile_name_of(row: Row) -> str:
 def _inspect(params: Params, job: Job) -> Findings:
     source = params.geopile.sources[job.source]
     file = (Path(source.root) / job.file).as_posix()
-    rows: list[Row] = []
-    dropped: list[Dropped] = []
     if readable_name(file) != file:
-        return Findings(job.source, rows, dropped, Refusal(job.source, readable_name(file), NOT_UTF8), {}, job.share)
+        return Findings([], Refusal(job.source, readable_name(file), NOT_UTF8), {}, job.share)
     if isinstance(job.part, ArchiveEnd):
         refusal = Refusal(job.source, file, job.part.reason) if job.part.reason else None
-        return Findings(job.source, rows, dropped, refusal, job.part.ignored, job.share)
+        return Findings([], refusal, job.part.ignored, job.share)
+    rows: list[Row] = []
     path = params.paths.raw.path / source.root / job.file
     if job.part is not None:
         path = path_of(path, job.part.name)
@@ -117,17 +129,13 @@ def _inspect(params: Params, job: Job) -> Findings:
             row = _row(params, job, tile, file)
             if max(row.width, row.height) > JPEG_MAX_SIDE:
                 raise ImageError(path, f"has {row.width}x{row.height} px, a side over {JPEG_MAX_SIDE:,}")
-            reason = verdict(row, params.geopile.quality)
-            if reason is None:
-                rows.append(row)
-            else:
-                dropped.append(Dropped(job.source, row.id, reason))
+            rows.append(row)
     except ImageError as error:
-        rows, dropped = [], []
+        rows = []
         part = "" if error.path == path else f"{error.path.name}: "
         shown = file if job.part is None else f"{file}!{job.part.name}"
         refusal = Refusal(job.source, shown, f"{part}{error.reason}")
-    return Findings(job.source, rows, dropped, refusal, {}, job.share)
+    return Findings(rows, refusal, {}, job.share)
 
 
 def _tiles(params: Params, job: Job) -> Iterator[Tile]:
@@ -146,6 +154,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         place = ground_block(tile.bounds, params.splits.block_km)
     else:  # neighbouring tiles share their ground: without coordinates the whole scene is one place
         place = f"{job.source}/{job.file if tile.whole is None else tile.name}"
+    own = _original(tile, image)
     return Row(
         id=f"{job.source}/{tile.name}",
         source=job.source,
@@ -162,6 +171,8 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         pixel_hash=pixel_hash(image),
         dhash=dhash(image),
         bounds=tile.bounds,
+        own_size=len(own[0]) if own else None,
+        own_hash=_hash(own),
     )
 
 
@@ -174,13 +185,14 @@ def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
         for tile in _tiles_again(params, images, frozenset(wanted)):
             row = wanted[tile.name]
             image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
-            if pixel_hash(image) != row.pixel_hash:
+            own = _original(tile, image)
+            if (pixel_hash(image), _hash(own)) != (row.pixel_hash, row.own_hash):
                 raise ImageError(params.paths.raw.path / row.file, "changed while the collection was being built")
-            data, suffix = _original(tile, image) or encode(image, geopile.jpeg_quality)
+            data, suffix = own or encode(image, geopile.jpeg_quality)
             found[tile.name] = Encoded(row.id, data, suffix)
     except ImageError as error:
-        raise DataError(
-            f"{error.path}: {error.reason}, after it had been read once; run `gfm assemble` again"
+        raise ChangedError(
+            f"{error.path}: {error.reason}, after it had been read once; run `gfm assemble` again", images[0].row.id
         ) from None
     return [found[name] for name in wanted]
 
@@ -203,3 +215,7 @@ def _original(tile: Tile, image: Array) -> tuple[bytes, str] | None:
     if is_jpeg(data):
         return data, ".jpg"
     return (data, ".png") if is_png(data) else None
+
+
+def _hash(own: tuple[bytes, str] | None) -> str | None:
+    return str(xxhash.xxh3_128_hexdigest(own[0])) if own else None

@@ -262,6 +262,11 @@ def unreadable(path: Path, error: OSError) -> ImageError:
     return ImageError(path, f"not readable: {(error.strerror or str(error)).lower()}", "check the disk and the link")
 
 
+def may_pass(reason: str) -> bool:
+    """Whether a reason that `unreadable` gives can be gone the next time, though the file is the same."""
+    return "no such file" in reason or "not readable" in reason
+
+
 def _check_picture(path: Path, head: bytes) -> None:
     if not head:
         raise ImageError(path, "empty file", "fetch it again or remove it")

@@ -119,6 +119,8 @@ class Geopile(Section):
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash Hamming distance that counts as the same picture
     )
+    # for each of these sources also a manifest of the collection without it, which pretrain.NAME.without trains on
+    leave_out: Annotated[list[Name], Different] = []
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
     quality: Quality = Quality()
     sources: dict[Name, Source] = Field(min_length=1)

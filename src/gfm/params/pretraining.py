@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.section import Ascending, Different, Listed, OpenShare, Section, Seed, Share
+from gfm.params.section import Ascending, Different, Listed, Name, OpenShare, Section, Seed, Share
 
 
 class Masking(Section):
@@ -77,6 +77,7 @@ class PretrainingBase(Section):
     """What every recipe has."""
 
     seed: Seed | None = None  # of all that it draws but the probe's images; None: the file's seed
+    without: Name | None = None  # one of geopile.leave_out: train on the collection without this source
     start: Literal["random", "teacher"] = "random"  # the student's first weights; published: random
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 128  # images an optimiser step, over all processes

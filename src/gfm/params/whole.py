@@ -44,6 +44,7 @@ class Params(Section):
         self._names_differ()
         self._sources_differ()
         self._sources_have_the_bands()
+        self._sources_left_out_are_known()
         self._teacher_sources_carry_labels()
         self._models_are_known()
         for name, run in self.pretrain.items():
@@ -99,6 +100,20 @@ class Params(Section):
                     f"geopile.sources.{name}.imagery.bands lacks {', '.join(missing)}, which geopile.bands asks for; "
                     f"it has {', '.join(source.imagery.bands)}: add it, or say in geopile.sources.{name}.composite "
                     f"which stored band stands for it"
+                )
+
+    def _sources_left_out_are_known(self) -> None:
+        left_out, sources = self.geopile.leave_out, self.geopile.sources
+        for name in left_out:
+            if name not in sources:
+                raise ValueError(f"geopile.leave_out names {name}, which is not in geopile.sources")
+        if left_out and len(sources) == 1:
+            raise ValueError(f"geopile.leave_out names {left_out[0]}, the only source: nothing would be left")
+        for name, run in self.pretrain.items():
+            if run.without is not None and run.without not in left_out:
+                raise ValueError(
+                    f"pretrain.{name}.without = {run.without} is not in geopile.leave_out, which has "
+                    f"{', '.join(left_out) or 'none'}: add it there"
                 )
 
     def _teacher_sources_carry_labels(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -54,24 +55,34 @@ class Rows:
         return dict(sorted(found.items()))
 
 
-def read_rows(split: Literal["train", "val"], *, labelled_sources: Sequence[str] | None = None) -> Rows:
+def manifest_of(without: str | None) -> Path:
+    """The manifest of the collection, or of the collection without one of its sources."""
+    return layout.MANIFEST if without is None else layout.manifest_without(without)
+
+
+def read_rows(
+    split: Literal["train", "val"], *, labelled_sources: Sequence[str] | None = None, without: str | None = None
+) -> Rows:
     """The rows of one split; with `labelled_sources`, only labelled images of these sources.
+
+    With `without`, of the collection as it would be without this source: it then has images that are copies of that
+    source's, and are not in the whole collection.
 
     DataError where the collection or its split is missing, or where they are of different collections.
     """
+    path = manifest_of(without)
     try:
-        manifest = pq.read_table(layout.MANIFEST, columns=COLUMNS)
+        manifest = pq.read_table(path, columns=COLUMNS)
         splits = pq.read_table(layout.COLLECTION_SPLIT, columns=["id", "split"])
     except FileNotFoundError as error:
         stage = "gfm split" if str(layout.COLLECTION_SPLIT) in str(error) else "gfm assemble"
         raise DataError(f"{' '.join(str(error).split())}; run `{stage}` first") from None
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{layout.MANIFEST} or {layout.COLLECTION_SPLIT}: cannot be read: {error}") from None
+        raise DataError(f"{path} or {layout.COLLECTION_SPLIT}: cannot be read: {error}") from None
     position = pc.index_in(manifest["id"], value_set=splits["id"])
     if position.null_count:
         raise DataError(
-            f"{layout.COLLECTION_SPLIT}: {position.null_count} images of {layout.MANIFEST} are in no split; "
-            "run `gfm split` again"
+            f"{layout.COLLECTION_SPLIT}: {position.null_count} images of {path} are in no split; run `gfm split` again"
         )
     keep = pc.equal(splits["split"].take(position), split)
     if labelled_sources is not None:

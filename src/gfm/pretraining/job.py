@@ -11,7 +11,7 @@ import xxhash
 from gfm.errors import GfmError
 from gfm.models.encoder_file import WEIGHTS, read_card
 from gfm.params import Params, Pretraining
-from gfm.pretraining.collection import Rows, read_rows
+from gfm.pretraining.collection import Rows, manifest_of, read_rows
 from gfm.pretraining.data import CropDataset, StepBatches
 from gfm.pretraining.features import WHOLE
 from gfm.pretraining.networks import TEACHER, uses_teacher
@@ -43,7 +43,7 @@ class Job:
             raise GfmError(f"pretrain.{name}: no such pretraining; there are {', '.join(params.pretrain)}")
         run = params.pretrain[name]
         processes = Processes.from_environment()
-        train, val = read_rows("train"), read_rows("val")
+        train, val = read_rows("train", without=run.without), read_rows("val", without=run.without)
         check_batch(len(train), run.batch_size, processes, key=f"pretrain.{name}.batch_size", parts=run.accumulate)
         batches = StepBatches(
             len(train),
@@ -123,14 +123,14 @@ class Job:
             "pretrain": run,
             "student": self.params.student.model_dump(mode="json"),
             "seed": self.seed,
-            "data": data_hashes(),
+            "data": data_hashes(self.run),
             "teacher": teacher_version() if uses_teacher(self.run) else None,
         }
 
 
-def data_hashes() -> dict[str, Any]:
-    """The hashes of the collection and its splits."""
-    data = data_version()
+def data_hashes(run: Pretraining) -> dict[str, Any]:
+    """The hashes of the collection that it trains on, and its splits."""
+    data = data_version(manifest_of(run.without))
     return {"manifest": data["manifest"], "splits": data["splits"]}
 
 

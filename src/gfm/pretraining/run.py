@@ -211,7 +211,7 @@ def teacher_features(
         workers=job.run.workers,
         key=job.key,
     )
-    belongs = {"teacher": teacher_version(), "data": data_hashes()}
+    belongs = {"teacher": teacher_version(), "data": data_hashes(job.run)}
     return fill_cache(job.crops(rows), split, crops, how, belongs, job.processes)
 
 

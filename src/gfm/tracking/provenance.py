@@ -68,11 +68,11 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def data_version() -> dict[str, str | None]:
+def data_version(manifest: Path = layout.MANIFEST) -> dict[str, str | None]:
     """Hashes of the collection: DVC's, from dvc.lock, and xxh3 of the manifest and of the split."""
     return {
         "dvc": dvc_hash(layout.COLLECTION),
-        "manifest": _xxh3(layout.MANIFEST),
+        "manifest": _xxh3(manifest),
         "splits": _xxh3(layout.COLLECTION_SPLIT),
     }
 
