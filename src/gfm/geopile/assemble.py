@@ -30,7 +30,7 @@ from gfm.geopile.parallel import BATCH_BYTES, OrderedMap, batches, ordered_map
 from gfm.geopile.quarantine import Dropped, Refusal, write_dropped, write_quarantine
 from gfm.geopile.row import Place, Row
 from gfm.geopile.shards import ShardWriter
-from gfm.geopile.sources import Member, cuts_tiles, is_archive, list_files, read_members, tile_names
+from gfm.geopile.sources import Member, cuts_tiles, is_archive, list_files, read_members, size_of, tile_names
 from gfm.geopile.sources.listing import PICTURES
 from gfm.geopile.tiles import Job, Kept, encode_images, file_of, inspect, tile_name_of
 from gfm.imagery.raster import ImageError
@@ -117,9 +117,8 @@ def _workers(params: Params, jobs: Sequence[Job]) -> int:
 
 
 def _size(params: Params, job: Job) -> int:
-    path = params.paths.raw.path / params.geopile.sources[job.source].root / job.file
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    source = params.geopile.sources[job.source]
+    return size_of(source, params.paths.raw.path / source.root, job.file)
 
 
 @dataclass

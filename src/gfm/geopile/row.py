@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gfm.imagery.footprint import Bounds
+from gfm.imagery.footprint import Bounds, Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Row:
     pixel_hash: str
     dhash: str
     bounds: Bounds | None
+    transform: Transform | None = None  # of its pixels, in `crs`
+    labels: tuple[str, ...] | None = None  # where an image has several, beside its scene class
 
 
 @dataclass(frozen=True, slots=True)

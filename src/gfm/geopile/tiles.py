@@ -152,6 +152,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         place=place,
         file=file,
         label=tile.label,
+        labels=tile.labels,
         width=image.shape[1],
         height=image.shape[0],
         gsd_m=None if tile.gsd_m is None else round(tile.gsd_m, 4),
@@ -162,6 +163,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         pixel_hash=pixel_hash(image),
         dhash=dhash(image),
         bounds=tile.bounds,
+        transform=tile.transform,
     )
 
 
