@@ -51,12 +51,14 @@ class Store:
         system, base = self._open_system()
         system.invalidate_cache()
         try:
-            found = patiently(self.address, lambda: system.find(base))
+            found = patiently(self.address, lambda: _walked(system, base))
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise StoreError(f"{self.address}: cannot be listed: {_said(error)}; correct the address") from None
         start = base.rstrip("/") + "/"
         for path in found:
-            if path.startswith(start) and not path.endswith("/"):
+            if path.startswith(start):
                 yield path.removeprefix(start)
 
     def open(self, file: str) -> StoreFile:
@@ -176,6 +178,12 @@ def patiently(address: str, ask: Callable[[], Result]) -> Result:
                 raise StoreError(f"{address}: not reachable after {attempts} attempts: {_said(error)}; {fix}") from None
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _walked(system: Any, base: str) -> list[str]:
+    """Not by `find`, which leaves out the folders whose listing failed without a word."""
+    walked = system.walk(base, detail=True, on_error="raise")
+    return [entry["name"] for _, _, files in walked for entry in files.values() if entry["type"] == "file"]
 
 
 def _passing(error: Exception) -> bool:
