@@ -312,9 +312,10 @@ def _check_tiff(path: Path, head: bytes) -> None:
 def _check_scene(path: Path, dataset: Any, imagery: Imagery | None) -> None:
     if imagery is not None:
         _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
-    height, width = max(dataset.block_shapes, default=(0, 0), key=lambda block: block[0] * block[1])
-    if height * width > MAX_PIXELS:
-        reason = f"is stored in blocks of {width}x{height} px, each of which is read whole"
+    for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        if height * width * np.dtype(dtype).itemsize * dataset.count <= MAX_FILE_BYTES:
+            continue
+        reason = f"is stored in blocks of {width}x{height} px, which are read whole"
         raise ImageError(path, reason, "rewrite it tiled (gdal_translate -co TILED=YES)")
 
 
