@@ -25,7 +25,8 @@ def check_imagery(params: Params, home: Path) -> str:
             f"paths.raw = {params.paths.raw}: no such folder; put the imagery there, or correct the path, which starts "
             "at the parameter file"
         )
-    roots = {f"geopile.sources.{name}.root": source.root for name, source in params.geopile.sources.items()}
+    sources = {name: source for name, source in params.geopile.sources.items() if source.store is None}
+    roots = {f"geopile.sources.{name}.root": source.root for name, source in sources.items()}
     roots |= {f"tasks.{name}.data.root": task.data.root for name, task in params.tasks.items()}
     missing = [f"{key} = {root}" for key, root in roots.items() if not _is_folder(raw / root)]
     if missing:

@@ -510,7 +510,7 @@ def test_a_folder_without_archives_is_named(work: Path) -> None:
 def test_an_entry_above_the_limit_is_refused_before_it_is_read(
     work: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("gfm.geopile.archives.entry.MAX_ENTRY_BYTES", 100_000)
+    monkeypatch.setattr("gfm.geopile.archives.entry.MAX_FILE_BYTES", 100_000)
     packed(work / "raw/s" / kind, {"a.png": png(1), "bomb.png": bytes(100_001), "z.png": png(2)})
     assemble(parameters())
     assert kept() == [f"{kind}/a.png", f"{kind}/z.png"]
@@ -666,7 +666,7 @@ def test_whatever_is_damaged_entries_end_or_raise_one_named_error(
         data[int(place * len(data))] = value
     path.write_bytes(data[: int(end * len(data)) or 1])
     try:
-        for entry in entries(path):
+        for entry in entries(path, io.BytesIO(path.read_bytes())):
             if not entry.reason:
                 try:
                     assert len(entry.read()) <= 1 << 20
@@ -679,6 +679,8 @@ def test_whatever_is_damaged_entries_end_or_raise_one_named_error(
 def test_what_a_reader_skips_stays_in_step(work: Path) -> None:
     names = [f"{number}.png" for number in range(5)]
     packed(work / "raw/s/a.tar.gz", {name: png(number) for number, name in enumerate(names)})
-    found = {entry.name: entry.read() for entry in entries(work / "raw/s/a.tar.gz") if entry.name in names[1::2]}
+    path = work / "raw/s/a.tar.gz"
+    with path.open("rb") as file:
+        found = {entry.name: entry.read() for entry in entries(path, file) if entry.name in names[1::2]}
     assert found == {"1.png": png(1), "3.png": png(3)}
     assert np.array_equal(decode_image(found["1.png"], "1.png"), picture(1))

@@ -13,6 +13,7 @@ from rasterio.transform import from_origin
 
 from gfm.geopile.sources import list_files, read_tiles, tile_names
 from gfm.geopile.sources.dates import date_of_name
+from gfm.geopile.sources.folder import DiskFolder
 from gfm.geopile.sources.listing import glob_regex, matching
 from gfm.imagery.raster import ImageError
 from gfm.params import BandFilesSource, ClassFoldersSource, ImagesSource, ScenesSource
@@ -198,4 +199,4 @@ def test_a_folder_that_links_to_its_parent_is_not_walked_for_ever(tmp_path: Path
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x.png").touch()
     (tmp_path / "a/loop").symlink_to(tmp_path)
-    assert matching(tmp_path, "s", [], "**/*", (".png",)) == ["a/x.png"]
+    assert matching(DiskFolder(tmp_path), "s", [], "**/*", (".png",)) == ["a/x.png"]

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gfm.errors import DataError
 from gfm.imagery.shard_reader import ShardReader, decode_image
@@ -15,7 +17,7 @@ from gfm.params import Crop, Masking
 from gfm.pretraining.batch import collate
 from gfm.pretraining.collection import read_rows
 from gfm.pretraining.crops import random_crop
-from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, make_loader
+from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, epoch_order, make_loader
 
 
 def _dataset(seed: int = 0) -> CropDataset:
@@ -57,6 +59,59 @@ def test_an_epoch_shows_every_image_at_most_once_and_drops_the_incomplete_batch(
     for epoch in (0, 1):
         rows = [row for batch in batches[epoch * 2 : epoch * 2 + 2] for _, row in batch]
         assert len(set(rows)) == 8 and {e for batch in batches[epoch * 2 : epoch * 2 + 2] for e, _ in batch} == {epoch}
+
+
+def test_equal_weights_of_any_size_leave_the_order_as_it_is_without():
+    plain = list(StepBatches(50, batch_size=4, epochs=3, seed=7))
+    assert list(StepBatches(50, batch_size=4, epochs=3, seed=7, weights=np.full(50, 2.5))) == plain
+
+
+@given(
+    kinds=st.lists(st.floats(0.01, 100), min_size=1, max_size=4),
+    rows=st.integers(1, 300),
+    seed=st.integers(0, 99),
+    epoch=st.integers(0, 9),
+)
+def test_a_row_comes_as_often_as_its_weight_says_rounded_down_or_up(kinds, rows, seed, epoch):
+    weights = np.resize(np.array(kinds), rows)
+    order, again = epoch_order(rows, seed, epoch, weights)
+    assert len(order) == rows
+    expected, times = rows * weights / weights.sum(), np.bincount(order, minlength=rows)
+    assert (times >= np.floor(expected - 1e-6)).all() and (times <= np.ceil(expected + 1e-6)).all()
+    for row in range(rows):
+        assert sorted(again[order == row]) == list(range(times[row]))
+
+
+def test_images_of_weight_2_are_drawn_twice_as_often_and_never_with_the_same_crop(folder):
+    weights = np.repeat([2.0, 1.0], [4, 12])
+    batches = [list(StepBatches(16, batch_size=4, epochs=60, seed=s, weights=weights)) for s in (0, 0, 1)]
+    assert batches[0] == batches[1] != batches[2]
+    keys = [key for batch in batches[0] for key in batch]
+    assert len(keys) == 16 * 60 == len(set(keys))
+    rows = np.bincount([row for _, row in keys], minlength=16) / 60
+    assert rows[:4].mean() == pytest.approx(2 * 16 / 20, abs=0.05)
+    assert rows[4:].mean() == pytest.approx(16 / 20, abs=0.05)
+    twice = next(row for row in range(4) if {(0, row), (60, row)} <= set(keys))
+    assert not torch.equal(_dataset()[0, twice].image, _dataset()[60, twice].image)
+
+
+def test_weighted_draws_are_shared_and_resumed_like_others():
+    def drawn(**more):
+        return StepBatches(10, batch_size=4, epochs=3, seed=0, weights=np.repeat([3.0, 1.0], 5), **more)
+
+    whole = list(drawn())
+    shares = [list(drawn(rank=rank, processes=2)) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*shares, strict=True)] == whole
+    resumed = drawn()
+    resumed.first_step = 3
+    assert list(resumed) == whole[3:]
+
+
+def test_rows_have_the_weight_of_their_source(folder):
+    rows = read_rows("train")
+    (name,) = set(rows.table["source"].to_pylist())
+    assert rows.weights({name: 2.5}).tolist() == [2.5] * 16
+    assert rows.weights({}).tolist() == [1.0] * 16
 
 
 def test_processes_share_each_batch_without_overlap():

@@ -21,7 +21,7 @@ from gfm.geopile.manifest import SCHEMA
 from gfm.geopile.parallel import BATCH_BYTES, OrderedMap, batches
 from gfm.geopile.row import Row
 from gfm.geopile.sources import Member, cuts_tiles, is_archive, read_members
-from gfm.geopile.sources.listing import PICTURES
+from gfm.geopile.sources.suffixes import PICTURES
 from gfm.geopile.tiles import Job, inspect
 from gfm.geopile.units import Unit
 from gfm.imagery.footprint import Bounds, ground_block

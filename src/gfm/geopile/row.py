@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gfm.imagery.footprint import Bounds
+from gfm.imagery.footprint import Bounds, Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,5 @@ class Row:
     bounds: Bounds | None
     own_size: int | None = None  # bytes of the source's file, where the collection keeps them as they are
     own_hash: str | None = None  # of these bytes
+    transform: Transform | None = None  # of its pixels, in `crs`
+    labels: tuple[str, ...] | None = None  # where an image has several, beside its scene class

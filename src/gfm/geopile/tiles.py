@@ -161,6 +161,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         place=place,
         file=file,
         label=tile.label,
+        labels=tile.labels,
         width=image.shape[1],
         height=image.shape[0],
         gsd_m=None if tile.gsd_m is None else round(tile.gsd_m, 4),
@@ -173,6 +174,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         bounds=tile.bounds,
         own_size=len(own[0]) if own else None,
         own_hash=_hash(own),
+        transform=tile.transform,
     )
 
 

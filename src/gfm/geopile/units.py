@@ -8,37 +8,32 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
-import re
-import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
 from gfm.geopile.cache import Cache
 from gfm.geopile.row import Row
-from gfm.geopile.sources import cuts_tiles, is_archive, list_files, tile_names
-from gfm.geopile.sources.listing import PICTURES, RASTERS
+from gfm.geopile.sources import cuts_tiles, is_archive, list_files, size_of, stamp, tile_names
+from gfm.geopile.sources.beside import forget_folders
 from gfm.imagery.raster import ImageError
 from gfm.params import Params, Source
 
 FORMAT = 1  # raise it when the same file gives other findings: they are then all made again
 
 # What findings do not depend on, of a source and of `geopile`. A new parameter is taken to matter until it is named.
-_OF_NO_MATTER = {"licence", "citation", "include", "limit"}
+_OF_NO_MATTER = {"licence", "citation", "include", "limit", "weight"}
 _JUDGED_LATER = {"sources", "quality", "near_duplicate_bits", "leave_out", "shard_mb", "jpeg_quality", "workers"}
 _DECODERS = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "rasterio", "xxhash")
 
 _FILES = 128  # of a run, on average
 _MOST_FILES, _MOST_BYTES = 512, 64 << 20
 
-Stamp = tuple[object, ...]  # of a file: changes when it does
+Stamp = tuple[str, int, str]  # of a file: its name, its bytes, and a text that changes when it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ def list_units(params: Params, cache: Cache) -> Listing:
     A source with a limit keeps the images whose ids hash lowest; they are chosen before any pixel is read, so that a
     limit saves time, and quality and duplicates may leave fewer. Raises DataError for a source without files.
     """
-    _beside.cache_clear()
+    forget_folders()
     units: list[Unit] = []
     listed = {}
     for name, source in params.geopile.sources.items():
@@ -83,7 +78,8 @@ def list_units(params: Params, cache: Cache) -> Listing:
             listed[name] = count
         if cuts_tiles(source) or is_archive(source):
             units += (
-                _unit(name, (file,), [_stamp(root, file)], declared, frozenset(chosen[file])) for file in sorted(chosen)
+                _unit(name, (file,), [_stamp(source, root, file)], declared, frozenset(chosen[file]))
+                for file in sorted(chosen)
             )
         else:
             units += _units(name, source, root, sorted(chosen), declared)
@@ -97,7 +93,7 @@ def _units(name: str, source: Source, root: Path, files: Sequence[str], declared
     size = 0
     for file in files:
         run.append(file)
-        stamps.append(_stamp(root, file))
+        stamps.append(_stamp(source, root, file))
         size += _size(stamps[-1])
         ends = xxhash.xxh3_64_intdigest(_bytes_of(file)) % _FILES == 0
         if alone or ends or len(run) == _MOST_FILES or size >= _MOST_BYTES:
@@ -142,7 +138,7 @@ def _names(source: Source, root: Path, file: str, tile_px: int, declared: str, c
     """The names of a file's images, and whether they are all."""
     if not (cuts_tiles(source) or is_archive(source)):
         return [file], True
-    known = f"names/{_digest([declared, file, _stamp(root, file)])}"
+    known = f"names/{_digest([declared, file, _stamp(source, root, file)])}"
     if (content := cache.read(known)) is not None:
         return list(json.loads(content)), True
     names = []
@@ -163,50 +159,16 @@ def _declared(params: Params, name: str) -> str:
     return json.dumps([FORMAT, decoders, list(Row.__slots__), name, source, geopile])
 
 
-def _stamp(root: Path, file: str) -> Stamp:
-    """Name, size and time of change of a file and of what lies beside a raster (`X.tfw`); of a folder, of its files."""
-    path = root / file
+def _stamp(source: Source, root: Path, file: str) -> Stamp:
+    """Name and size of a file, and what changes with it; why it cannot be told, where it cannot."""
     try:
-        status = path.stat()
-    except OSError as error:
-        return file, 0, str(error.strerror)
-    if stat.S_ISDIR(status.st_mode):
-        return file, *_sum(_entries(path))
-    beside = _beside(path.parent).get(path.stem, ()) if file.lower().endswith(RASTERS) else ()
-    return file, status.st_size, status.st_mtime_ns, *beside
-
-
-def _sum(entries: Sequence[tuple[str, int, int]]) -> tuple[object, ...]:
-    return sum(size for _, size, _ in entries), entries
+        return file, size_of(source, root, file), stamp(source, root, file)
+    except ImageError as error:
+        return file, 0, error.reason
 
 
 def _size(stamp: Stamp) -> int:
-    size = stamp[1]
-    return size if isinstance(size, int) else 0
-
-
-@lru_cache(maxsize=4)  # files are stamped folder by folder
-def _beside(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """What GDAL may read along with a raster, by the raster's stem: world files, .aux.xml, .ovr, .msk."""
-    found: dict[str, tuple[Any, ...]] = defaultdict(tuple)
-    for entry in _entries(folder):
-        if not entry[0].lower().endswith(PICTURES):
-            found[re.sub(r"(\.tiff?)?(\.aux)?\.[^.]*$", "", entry[0], flags=re.IGNORECASE)] += entry
-    return found
-
-
-def _entries(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a folder's files, sorted."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                status = entry.stat()
-            except OSError:  # a link to nothing
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.append((entry.name, status.st_size, status.st_mtime_ns))
-    return sorted(found)
+    return stamp[1]
 
 
 def _digest(value: object) -> str:

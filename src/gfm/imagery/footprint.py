@@ -17,6 +17,8 @@ _KM_PER_DEGREE = EARTH_KM / 360
 _DEGREE_DECIMALS = 7
 FULL_TURN = 360.0  # degrees of longitude
 
+# As rasterio's Affine: x = a column + b line + c and y = d column + e line + f of a pixel's upper left corner.
+Transform = tuple[float, float, float, float, float, float]
 Corners = tuple[tuple[float, float], ...]  # longitude and latitude, degrees, round the outline
 
 
@@ -42,6 +44,7 @@ class Georeference(NamedTuple):
     bounds: Bounds
     gsd_m: float
     crs: str
+    transform: Transform
 
 
 def slippy_numbers(stem: str) -> tuple[int, int, int] | None:
@@ -66,6 +69,13 @@ def slippy_gsd_m(y: int, zoom: int, width: int) -> float:
     """Metres a pixel of a tile `width` pixels wide, at the latitude of its middle."""
     latitude = math.atan(math.sinh(math.pi * (1 - 2 * (y + 0.5) / 2**zoom)))
     return EARTH_KM * 1000 * math.cos(latitude) / float(2**zoom) / width
+
+
+def slippy_transform(x: int, y: int, zoom: int, width: int, height: int) -> Transform:
+    """Pixels of a tile to metres of EPSG:3857."""
+    side = EARTH_KM * 1000 / float(2**zoom)
+    half = EARTH_KM * 1000 / 2
+    return (side / width, 0.0, x * side - half, 0.0, -side / height, half - y * side)
 
 
 def georeference(path: Path) -> Georeference | None:
@@ -182,7 +192,18 @@ def _wrapped(west: float, south: float, east: float, north: float) -> tuple[floa
 
 def _raster_georeference(dataset: Any) -> Georeference | None:
     bounds, gsd_m = raster_bounds(dataset), raster_gsd_m(dataset)
-    return None if bounds is None or gsd_m is None else Georeference(bounds, gsd_m, dataset.crs.to_string())
+    transform = window_transform(dataset, 0, 0)
+    if bounds is None or gsd_m is None or transform is None:
+        return None
+    return Georeference(bounds, gsd_m, dataset.crs.to_string(), transform)
+
+
+def window_transform(dataset: Any, left: float, top: float) -> Transform | None:
+    """The transform of the part of an open rasterio dataset that begins at this pixel; None as of `raster_bounds`."""
+    if not _georeferenced(dataset):
+        return None
+    a, b, c, d, e, f = dataset.transform[:6]
+    return (a, b, c + a * left + b * top, d, e, f + d * left + e * top)
 
 
 def _georeferenced(dataset: Any) -> bool:

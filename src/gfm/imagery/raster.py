@@ -6,13 +6,14 @@ Nothing is converted on the way in (no rotation by EXIF, no dropped alpha, no st
 
 from __future__ import annotations
 
+import re
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,8 +25,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Pillow's own limit for decompression bombs; a larger picture is read by windows (`open_scene`), never whole.
 MAX_PIXELS = 178_956_970
+MAX_FILE_BYTES = 1 << 29  # of a file that is read whole: what MAX_PIXELS take in three bands of 8 bits
 
 NOT_UTF8 = "its name is not valid UTF-8"  # reason of a file that no table could name
+
+_STREAM = "stream/scene.tif"  # what a scene that has no file is called inside GDAL
+_IN_STREAM = rf"(/vsi\w+/)?({_STREAM}|scene\.tif)"
 
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
@@ -59,6 +64,7 @@ def read_image(path: Path, imagery: Imagery) -> Array:
             return read_window(dataset, imagery)
     _check_picture(path, head)
     try:
+        check_bytes(path, path.stat().st_size)
         data = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
@@ -89,20 +95,48 @@ def decode_picture(data: bytes, imagery: Imagery, path: Path) -> Array:
 
 
 @contextmanager
-def open_scene(path: Path, imagery: Imagery | None) -> Iterator[Any]:
+def open_scene(path: Path, imagery: Imagery | None, overview: int | None = None) -> Iterator[Any]:
     """An open rasterio dataset of a TIFF whose bands and dtype are as declared (`imagery=None`: unchecked).
 
-    Read it by `read_window`. Raises ImageError for anything that is wrong with the file, also inside the `with` block.
+    `overview` opens the file's n-th reduced copy of itself, from 0, instead of its full resolution. Read it by
+    `read_window`. Raises ImageError for anything that is wrong with the file, also inside the `with` block.
     """
     import rasterio
 
-    if not is_tiff(file_head(path)):
-        raise ImageError(path, "not a TIFF image", "remove it or convert it to GeoTIFF")
+    _check_tiff(path, file_head(path))
     # GTiff alone: GDAL must not take a crafted file for a format that refers to other files.
-    with reading(path), _plain_tiff_is_fine(), rasterio.open(path, driver="GTiff") as dataset:
-        if imagery is not None:
-            _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
+    with reading(path), _plain_tiff_is_fine(), rasterio.open(path, driver="GTiff", **_level(overview)) as dataset:
+        _check_scene(path, dataset, imagery)
         yield dataset
+
+
+@contextmanager
+def open_scene_stream(
+    opened: Callable[[], BinaryIO], imagery: Imagery | None, path: Path, overview: int | None = None
+) -> Iterator[Any]:
+    """As `open_scene`, of a TIFF that is read through a seekable stream, by ranges; `path` only names it.
+
+    `opened` gives a new stream each time. What may lie beside the file (.ovr, .aux.xml) is not looked for.
+    """
+    import rasterio
+
+    def opener(name: str, mode: str = "rb") -> BinaryIO:
+        if name != _STREAM:
+            raise FileNotFoundError(name)
+        return opened()
+
+    with opened() as file:
+        _check_tiff(path, file.read(16))
+    try:
+        with (
+            reading(Path(_STREAM)),
+            _plain_tiff_is_fine(),
+            rasterio.open(_STREAM, driver="GTiff", opener=opener, **_level(overview)) as dataset,
+        ):
+            _check_scene(path, dataset, imagery)
+            yield dataset
+    except ImageError as error:
+        raise ImageError(path, re.sub(_IN_STREAM, path.name, error.reason), error.fix) from None
 
 
 @contextmanager
@@ -115,8 +149,7 @@ def open_scene_data(data: bytes, imagery: Imagery | None, path: Path) -> Iterato
         inside = Path(memory.name)
         try:
             with reading(inside), memory.open(driver="GTiff") as dataset:
-                if imagery is not None:
-                    _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
+                _check_scene(path, dataset, imagery)
                 yield dataset
         except ImageError as error:
             raise ImageError(path, error.reason, error.fix) from None
@@ -274,6 +307,27 @@ def _check_picture(path: Path, head: bytes) -> None:
         raise ImageError(path, "not a PNG, JPEG or TIFF image", "remove it or convert it")
 
 
+def _check_tiff(path: Path, head: bytes) -> None:
+    if not head:
+        raise ImageError(path, "empty file", "fetch it again or remove it")
+    if not is_tiff(head):
+        raise ImageError(path, "not a TIFF image", "remove it or convert it to GeoTIFF")
+
+
+def _check_scene(path: Path, dataset: Any, imagery: Imagery | None) -> None:
+    if imagery is not None:
+        _check_declared(path, dataset.count, _common_dtype(path, dataset.dtypes), imagery)
+    for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        if height * width * np.dtype(dtype).itemsize * dataset.count <= MAX_FILE_BYTES:
+            continue
+        reason = f"is stored in blocks of {width}x{height} px, which are read whole"
+        raise ImageError(path, reason, "rewrite it tiled (gdal_translate -co TILED=YES)")
+
+
+def _level(overview: int | None) -> dict[str, int]:
+    return {} if overview is None else {"overview_level": overview}
+
+
 def _check_declared(path: Path, count: int, dtype: str, imagery: Imagery) -> None:
     names = ", ".join(imagery.bands)
     if count != len(imagery.bands):
@@ -291,7 +345,15 @@ def check_pixels(path: Path, width: int, height: int) -> None:
         raise ImageError(path, f"has {width}x{height} px, more than {MAX_PIXELS:,}", fix)
 
 
+def check_bytes(path: Path, size: int) -> None:
+    """Raise ImageError for a file too large to be read whole."""
+    if size > MAX_FILE_BYTES:
+        raise ImageError(path, f"is {size:,} bytes, more than {MAX_FILE_BYTES:,}", "cut it, or declare it as scenes")
+
+
 def _common_dtype(path: Path, dtypes: Sequence[str]) -> str:
+    if not dtypes:
+        raise ImageError(path, "has no band", "remove it")
     if len(set(dtypes)) > 1:
         raise ImageError(path, f"has bands of different types ({', '.join(dtypes)})", "convert the file to one type")
     return str(dtypes[0])

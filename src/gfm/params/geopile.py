@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.imagery import Imagery
-from gfm.params.section import Ascending, Below, Different, Licence, Listed, Name, OpenShare, Section, Share
+from gfm.params.section import (
+    Ascending,
+    Below,
+    Different,
+    Licence,
+    Listed,
+    Name,
+    OpenShare,
+    Section,
+    Share,
+    StoreAddress,
+)
 
 
 class SourceBase(Section):
     """One place that pretraining images come from (a declaration, not code)."""
 
-    root: Below
+    root: Below  # below paths.raw, or below `store`
+    store: StoreAddress | None = None  # s3://bucket/prefix, gs://…, https://…: takes the place of paths.raw
     imagery: Imagery = Imagery()
     # metres a pixel, or a range; None: from the file
     gsd_m: PositiveFloat | Annotated[tuple[PositiveFloat, PositiveFloat], Listed, Ascending] | None = None
@@ -22,6 +34,7 @@ class SourceBase(Section):
     composite: dict[str, str] = {}  # which stored band stands for each of geopile.bands, where the names differ
     include: list[str] = []  # glob patterns under root; empty: the format's own
     limit: PositiveInt | None = None  # keep at most so many tiles, chosen by hash
+    weight: PositiveFloat = 1.0  # pretraining draws an image of weight 2 twice as often as one of weight 1
 
     def stored_bands(self, bands: list[str]) -> list[str]:
         """The stored bands that fill the collection's `bands`, in that order."""
@@ -34,9 +47,19 @@ class SourceBase(Section):
 
 
 class ScenesSource(SourceBase):
-    """Georeferenced GeoTIFF scenes, cut into tiles by windowed reading."""
+    """Georeferenced GeoTIFF scenes (NAIP), cut into tiles by windowed reading."""
 
     format: Literal["scenes"]
+    resample_m: PositiveFloat | None = None  # reproject to square pixels of so many metres; None: pixels as they are
+    crs: Annotated[str, Field(pattern=r"^[A-Za-z]+:\d+$")] | None = None  # with resample_m: EPSG:3035; None: UTM
+
+    @model_validator(mode="after")
+    def _crs_needs_a_size(self) -> ScenesSource:
+        if self.crs is not None and self.resample_m is None:
+            raise ValueError(f"crs = {self.crs} is for scenes that are reprojected: give resample_m too")
+        if self.resample_m is not None and self.gsd_m is not None:
+            raise ValueError("gsd_m and resample_m both say how large a pixel is; leave gsd_m out")
+        return self
 
 
 class ClassFoldersSource(SourceBase):
@@ -44,6 +67,8 @@ class ClassFoldersSource(SourceBase):
 
     format: Literal["class-folders"]
     georeference: Literal["file", "none"] = "file"  # file: a GeoTIFF lies where it says; none: places are not known
+    # glob under root: CSV tables of further labels, an image a row, a label a column of 0 and 1 (MLRSNet)
+    label_tables: str | None = None
 
     @property
     def labelled(self) -> bool:
@@ -62,6 +87,12 @@ class BandFilesSource(SourceBase):
     """Scenes stored as one GeoTIFF a band (`…_B04.tif`), resampled to the first declared band's grid."""
 
     format: Literal["band-files"]
+
+    @model_validator(mode="after")
+    def _on_disk(self) -> BandFilesSource:
+        if self.store is not None:
+            raise ValueError("store: band-files are read from disk only; copy them there, or stack the bands as scenes")
+        return self
 
 
 class ArchiveSource(SourceBase):

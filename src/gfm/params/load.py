@@ -82,6 +82,8 @@ _PATTERNS = {
     r"^[0-9a-fA-F]{64}$": "the 64 hexadecimal digits that `sha256sum FILE` prints",
     r"\S": "the terms of use, in words",
     r"^[A-Z]{3}$": "three capital letters, such as FRA",
+    r"^[a-z][a-z0-9+.-]*://": "an address, such as s3://bucket/folder",
+    r"^[A-Za-z]+:\d+$": "a registered coordinate system, such as EPSG:3035",
 }
 
 

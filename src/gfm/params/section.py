@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -28,6 +29,15 @@ def _below(root: str) -> str:
     return root
 
 
+def _store_address(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.password is not None:
+        raise ValueError("must not hold a password: credentials come from the environment")
+    if parts.query or parts.fragment:
+        raise ValueError("must be an address without ? and #: signatures and keys come from the environment")
+    return address.rstrip("/") if parts.path.strip("/") else address
+
+
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError(f"the smaller value first: {pair[1]:g}, {pair[0]:g}")
@@ -42,6 +52,8 @@ def _different(names: list[str]) -> list[str]:
 
 
 Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
+# Where fsspec finds files: PROTOCOL://…
+StoreAddress = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://"), AfterValidator(_store_address)]
 Ascending = AfterValidator(_ascending)
 Different = AfterValidator(_different)
 Scalar = bool | int | float | str

@@ -82,7 +82,8 @@ class Params(Section):
         seen: dict[tuple[object, ...], str] = {}
         for name, source in self.geopile.sources.items():
             shown = source.stored_bands(self.geopile.bands)  # other bands are other pictures
-            other = seen.setdefault((PurePosixPath(source.root).as_posix(), *sorted(source.include), *shown), name)
+            files = (source.store, PurePosixPath(source.root).as_posix(), *sorted(source.include))
+            other = seen.setdefault((*files, *shown), name)
             if other != name:
                 raise ValueError(
                     f"geopile.sources.{name}.root = {source.root} is the root of {other} too; leave one out, or tell "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -41,6 +42,10 @@ class Rows:
             f"{source}:{label}"
             for source, label in zip(self.table["source"].to_pylist(), self.table["label"].to_pylist(), strict=True)
         ]
+
+    def weights(self, of_source: dict[str, float]) -> np.ndarray:
+        """(rows,) float64: the weight of every row's source; 1 where it is declared no more."""
+        return np.array([of_source.get(source, 1.0) for source in self.table["source"].to_pylist()], np.float64)
 
     def where(self, keep: Sequence[bool]) -> Rows:
         """The rows for which `keep` is true."""

@@ -101,7 +101,8 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, row) for every step of a whole training, epochs included, last incomplete batch dropped.
 
     One long run of steps instead of epochs: a resumed training sets `first_step` and gets exactly the batches that
-    are left. Each process takes its share of a step's batch, in `parts` equal parts, one after the other.
+    are left. Each process takes its share of a step's batch, in `parts` equal parts, one after the other. `weights`
+    (rows,) say how often a row is drawn against others (see `epoch_order`); None: every row once an epoch.
     """
 
     def __init__(
@@ -114,8 +115,10 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         processes: int = 1,
         parts: int = 1,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.epochs, self.weights = epochs, weights
         self.rank, self.processes, self.parts = rank, processes, parts
         self.steps_per_epoch = rows // batch_size
         self.steps = self.steps_per_epoch * epochs
@@ -125,17 +128,43 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         return self.steps * self.parts
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: np.ndarray = np.empty(0, np.int64)
+        order, again = np.empty((2, 0), np.int64)
         ordered_epoch = -1
         share = self.batch_size // self.processes
         size = share // self.parts
         for step in range(self.first_step, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if epoch != ordered_epoch:
-                order, ordered_epoch = np.random.default_rng([self.seed, epoch]).permutation(self.rows), epoch
+                order, again = epoch_order(self.rows, self.seed, epoch, self.weights)
+                ordered_epoch = epoch
             start = position * self.batch_size + self.rank * share
             for part in range(start, start + share, size):
-                yield [(epoch, int(row)) for row in order[part : part + size]]
+                here = slice(part, part + size)
+                # A row that comes again within an epoch shows the crop of an epoch after the last.
+                yield [
+                    (epoch + self.epochs * int(times), int(row))
+                    for row, times in zip(order[here], again[here], strict=True)
+                ]
+
+
+def epoch_order(rows: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of one epoch in order, as many as there are, and how often each came before in it.
+
+    By weight w a row comes rows x w / sum(w) times an epoch in the mean, and in each epoch that number rounded down or
+    up (systematic sampling: points at equal distances on the weights laid end to end, in random order). Equal weights
+    are every row once.
+    """
+    draw = np.random.default_rng([seed, epoch])
+    order = draw.permutation(rows)
+    if weights is None or (weights == weights[0]).all():
+        return order, np.zeros(rows, np.int64)
+    ends = np.cumsum(weights[order])
+    points = (np.arange(rows) + draw.random()) * (ends[-1] / rows)
+    drawn = order[np.minimum(np.searchsorted(ends, points, side="right"), rows - 1)]  # those of one row side by side
+    first = np.flatnonzero(np.r_[True, drawn[1:] != drawn[:-1]])
+    again = np.arange(rows) - np.repeat(first, np.diff(np.r_[first, rows]))
+    mixed = draw.permutation(rows)
+    return drawn[mixed], again[mixed]
 
 
 class FixedBatches(Sampler[list[tuple[int, int]]]):

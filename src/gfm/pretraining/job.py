@@ -53,6 +53,7 @@ class Job:
             rank=processes.rank,
             processes=processes.count,
             parts=run.accumulate,
+            weights=train.weights(source_weights(params)),
         )
         return cls(params, name, run, train, val, batches, processes)
 
@@ -119,13 +120,20 @@ class Job:
         # Its seed stands below, wherever in the file it was given.
         left_out = {*INDIFFERENT, "seed"}
         run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in left_out}
+        weights = source_weights(self.params)
         return {
             "pretrain": run,
+            **({"weights": weights} if len(set(weights.values())) > 1 else {}),
             "student": self.params.student.model_dump(mode="json"),
             "seed": self.seed,
             "data": data_hashes(self.run),
             "teacher": teacher_version() if uses_teacher(self.run) else None,
         }
+
+
+def source_weights(params: Params) -> dict[str, float]:
+    """How often an image of each source is drawn, against others."""
+    return {name: source.weight for name, source in params.geopile.sources.items()}
 
 
 def data_hashes(run: Pretraining) -> dict[str, Any]:

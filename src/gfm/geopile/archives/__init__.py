@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from gfm.geopile.archives.entry import Entry, EntryError, path_of
 from gfm.geopile.archives.tar import GZIP, ZSTD, tar_entries
 from gfm.geopile.archives.zip import ZIP, zip_entries
-from gfm.imagery.raster import NOT_UTF8, file_head, readable_name, unreadable
+from gfm.imagery.raster import NOT_UTF8, readable_name, unreadable
 
 __all__ = ["SUFFIXES", "TARS", "Entry", "EntryError", "entries", "path_of"]
 
@@ -18,25 +19,25 @@ SUFFIXES = (*TARS, ".zip")
 _LONGEST_NAME = 4096  # bytes; what Linux takes as a path
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """The entries of a tar (plain, gzip or zstd) or zip archive, folders left out, in the archive's own order.
+def entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
+    """The entries of an open tar (plain, gzip or zstd) or zip archive, folders left out, in the archive's own order.
 
     Read forward once: a tar in one pass, which is all that a compressed one allows. The content, not the suffix, says
     what the archive is. Names are freed of `./`; the second entry of a name, and names that lead out of the archive or
     are no text, get a `reason`. Raises ImageError, after the entries before the damage, when the archive is no archive,
-    cut or damaged.
+    cut or damaged; `path` only names it.
     """
-    head = file_head(path)
     seen: set[str] = set()
     try:
-        with path.open("rb") as file:
-            listed = zip_entries(path, file) if head.startswith(ZIP) else tar_entries(path, file, _compression(head))
-            for entry in listed:
-                name, reason = _judged(entry.name)
-                if name in seen:
-                    reason = reason or "the second entry of this name"
-                seen.add(name)
-                yield entry._replace(name=name, reason=reason or entry.reason)
+        head = file.read(16)
+        file.seek(0)
+        listed = zip_entries(path, file) if head.startswith(ZIP) else tar_entries(path, file, _compression(head))
+        for entry in listed:
+            name, reason = _judged(entry.name)
+            if name in seen:
+                reason = reason or "the second entry of this name"
+            seen.add(name)
+            yield entry._replace(name=name, reason=reason or entry.reason)
     except OSError as error:
         raise unreadable(path, error) from None
 

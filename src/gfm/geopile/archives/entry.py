@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gfm.imagery.raster import ImageError
-
-MAX_ENTRY_BYTES = 1 << 30  # more than any image that is read whole needs; what keeps a bomb out of memory
+from gfm.imagery.raster import MAX_FILE_BYTES, ImageError
 
 
 class Entry(NamedTuple):
@@ -34,6 +32,6 @@ def path_of(archive: Path, name: str) -> Path:
 
 
 def check_size(archive: Path, name: str, size: int) -> None:
-    """Raise EntryError for an entry that declares more than MAX_ENTRY_BYTES."""
-    if size > MAX_ENTRY_BYTES:
-        raise EntryError(archive, name, f"is {size:,} bytes, more than {MAX_ENTRY_BYTES:,}")
+    """Raise EntryError for an entry that declares more than MAX_FILE_BYTES."""
+    if size > MAX_FILE_BYTES:
+        raise EntryError(archive, name, f"is {size:,} bytes, more than {MAX_FILE_BYTES:,}")

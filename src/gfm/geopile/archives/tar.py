@@ -153,7 +153,8 @@ class _Forward:
 
     def __init__(self, path: Path, file: BinaryIO, compression: bytes) -> None:
         self._path, self._file, self._compressed = path, file, bool(compression)
-        self._bytes = os.fstat(file.fileno()).st_size
+        self._bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
         self._source: Any = file
         if compression == GZIP:
             self._source = gzip.GzipFile(fileobj=file)

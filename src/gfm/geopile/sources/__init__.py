@@ -1,7 +1,8 @@
 """The declared sources of a collection, by format: which files they have, and the images in them.
 
 A new format is a module with `list_files` and `read_tiles` (and `tile_names` where a file gives several images), or
-with `list_files` and `find_images` where files are archives, a schema in params/geopile.py, and its branch here.
+with `list_files` and `find_images` where files are archives, a schema in params/geopile.py, and its branch here. Where
+the files lie, on disk or in a store, is the Folder's affair.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import TypeGuard
 from gfm.geopile.archives import path_of
 from gfm.geopile.sources import archive, band_files, class_folders, images, scenes, webdataset
 from gfm.geopile.sources.dates import date_of_name
+from gfm.geopile.sources.folder import folder_of
 from gfm.geopile.sources.image_tile import image_tile
 from gfm.geopile.sources.member import ArchiveEnd, Member, Wanted, read_archive
+from gfm.geopile.sources.stamp import size_of, stamp
 from gfm.geopile.sources.tile import Tile
 from gfm.imagery.image_file import ImageFile
 from gfm.imagery.raster import ImageError
@@ -40,6 +43,8 @@ __all__ = [
     "member_tile",
     "read_members",
     "read_tiles",
+    "size_of",
+    "stamp",
     "tile_names",
 ]
 
@@ -58,17 +63,18 @@ def is_archive(source: Source) -> TypeGuard[Archived]:
 
 def list_files(name: str, source: Source, root: Path) -> list[str]:
     """Sorted files (folders, for band-files) relative to root; DataError names the source that has none."""
+    folder = folder_of(source, root)
     if isinstance(source, ScenesSource):
-        return scenes.list_files(name, source, root)
+        return scenes.list_files(name, source, folder)
     if isinstance(source, BandFilesSource):
         return band_files.list_files(name, source, root)
     if isinstance(source, ClassFoldersSource):
-        return class_folders.list_files(name, source, root)
+        return class_folders.list_files(name, source, folder)
     if isinstance(source, ArchiveSource):
-        return archive.list_files(name, source, root)
+        return archive.list_files(name, source, folder)
     if isinstance(source, WebdatasetSource):
-        return webdataset.list_files(name, source, root)
-    return images.list_files(name, source, root)
+        return webdataset.list_files(name, source, folder)
+    return images.list_files(name, source, folder)
 
 
 def tile_names(source: Source, root: Path, file: str, tile_px: int) -> Iterator[str]:
@@ -77,11 +83,11 @@ def tile_names(source: Source, root: Path, file: str, tile_px: int) -> Iterator[
     Raises ImageError where the file cannot be opened; of an archive, after the names before the damage.
     """
     if isinstance(source, ScenesSource):
-        yield from scenes.tile_names(source, root, file, tile_px)
+        yield from scenes.tile_names(source, folder_of(source, root), file, tile_px)
     elif isinstance(source, BandFilesSource):
         yield from band_files.tile_names(source, root, file, tile_px)
     elif is_archive(source):
-        for part in _parts(source, root / file, lambda _: False):
+        for part in _parts(source, root, file, lambda _: False):
             if isinstance(part, Member) and not part.reason:
                 yield f"{file}/{part.name}"
             elif isinstance(part, ArchiveEnd) and part.reason:
@@ -95,13 +101,13 @@ def read_tiles(
 ) -> Iterator[Tile]:
     """The images of a file (those named in `only`, when given); ImageError where any of it cannot be used."""
     if isinstance(source, ScenesSource):
-        return scenes.read_tiles(source, root, file, tile_px, only)
+        return scenes.read_tiles(source, folder_of(source, root), file, tile_px, only)
     if isinstance(source, BandFilesSource):
         return band_files.read_tiles(source, root, file, tile_px, only)
     if isinstance(source, ClassFoldersSource):
-        return class_folders.read_tiles(source, root, file)
+        return class_folders.read_tiles(source, folder_of(source, root), file)
     if isinstance(source, ImagesSource):
-        return images.read_tiles(source, root, file)
+        return images.read_tiles(source, folder_of(source, root), file)
     raise TypeError(f"{file} is an archive: its images come from read_members and member_tile")
 
 
@@ -110,9 +116,9 @@ def read_members(
 ) -> Iterator[Member | ArchiveEnd]:
     """The images of an archive (those whose tiles are named in `only`, when given), undecoded, in one pass; its end.
 
-    A member or an archive that cannot be used comes with its reason; nothing is raised for it.
+    A member or an archive that cannot be used comes with its reason; nothing is raised for it but a lost store.
     """
-    for part in _parts(source, root / file, lambda name: only is None or f"{file}/{name}" in only):
+    for part in _parts(source, root, file, lambda name: only is None or f"{file}/{name}" in only):
         if isinstance(part, ArchiveEnd) or part.data is not None or part.reason:
             yield part
 
@@ -123,10 +129,11 @@ def member_tile(source: Archived, root: Path, file: str, member: Member) -> Tile
     if member.reason:
         raise ImageError(path, member.reason)
     date = None if source.georeference == "slippy" else date_of_name(name)
-    return image_tile(source, name, ImageFile(path, member.data), member.label, date)
+    return image_tile(source, name, ImageFile(path, member.data), label=member.label, date=date)
 
 
-def _parts(source: Archived, path: Path, wanted: Wanted) -> Iterator[Member | ArchiveEnd]:
+def _parts(source: Archived, root: Path, file: str, wanted: Wanted) -> Iterator[Member | ArchiveEnd]:
+    folder = folder_of(source, root)
     if isinstance(source, ArchiveSource):
-        return read_archive(path, partial(archive.find_images, source, wanted=wanted))
-    return read_archive(path, partial(webdataset.find_images, source, wanted=wanted))
+        return read_archive(folder, file, partial(archive.find_images, source, wanted=wanted))
+    return read_archive(folder, file, partial(webdataset.find_images, source, wanted=wanted))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from gfm.geopile.archives import SUFFIXES, Entry
+from gfm.geopile.sources.folder import Folder
 from gfm.geopile.sources.listing import matching
 from gfm.geopile.sources.member import Ignored, Member, Wanted, no_image, read_member
 from gfm.params import ArchiveSource
 
 
-def list_files(name: str, source: ArchiveSource, root: Path) -> list[str]:
+def list_files(name: str, source: ArchiveSource, folder: Folder) -> list[str]:
     """Every archive at any depth, relative to the source's root."""
-    return matching(root, name, source.include, "**/*", SUFFIXES)
+    return matching(folder, name, source.include, "**/*", SUFFIXES)
 
 
 def find_images(source: ArchiveSource, entries: Iterator[Entry], wanted: Wanted) -> Iterator[Member | Ignored]:

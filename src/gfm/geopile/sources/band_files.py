@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gfm.geopile.sources.dates import date_of_name, date_of_tags
+from gfm.geopile.sources.folder import DiskFolder
 from gfm.geopile.sources.grid import tile_corners, tile_name
-from gfm.geopile.sources.listing import RASTERS, glob_regex, matching, nothing_found
+from gfm.geopile.sources.listing import glob_regex, matching, nothing_found
+from gfm.geopile.sources.suffixes import RASTERS
 from gfm.geopile.sources.tile import Tile, declared_gsd
 from gfm.imagery.band_files import find_bands, names_band, open_bands
-from gfm.imagery.footprint import raster_bounds, raster_gsd_m
+from gfm.imagery.footprint import raster_bounds, raster_gsd_m, window_transform
 from gfm.imagery.raster import open_scene
 from gfm.params import BandFilesSource
 
@@ -22,12 +24,12 @@ def list_files(name: str, source: BandFilesSource, root: Path) -> list[str]:
     Patterns of `include` are of folders. Raises DataError when root is missing or no folder is a scene.
     """
     patterns = [glob_regex(pattern) for pattern in source.include or ["**"]]
-    files = map(Path, matching(root, name, [], "**/*", RASTERS))
+    files = map(Path, matching(DiskFolder(root), name, [], "**/*", RASTERS))
     folders = {file.parent.as_posix() for file in files if any(names_band(file, band) for band in source.imagery.bands)}
     chosen = sorted(folder for folder in folders if any(pattern.fullmatch(folder) for pattern in patterns))
     if not chosen:
         where = f" in a folder that matches {', '.join(source.include)}" if source.include else ""
-        raise nothing_found(root, name, f"`…_{next(iter(source.imagery.bands))}.tif`{where}")
+        raise nothing_found(DiskFolder(root), name, f"`…_{next(iter(source.imagery.bands))}.tif`{where}")
     return chosen
 
 
@@ -60,5 +62,13 @@ def read_tiles(
             if only is not None and name not in only:
                 continue
             window = Window(left, top, tile_px, tile_px)
-            bounds = raster_bounds(first, window)
-            yield Tile(name, stack.read(window), nodata=nodata, gsd_m=gsd_m, crs=crs, date=date, bounds=bounds)
+            yield Tile(
+                name,
+                stack.read(window),
+                nodata=nodata,
+                gsd_m=gsd_m,
+                crs=crs,
+                date=date,
+                bounds=raster_bounds(first, window),
+                transform=window_transform(first, left, top),
+            )

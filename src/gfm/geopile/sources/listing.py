@@ -2,62 +2,43 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from gfm.errors import DataError
+from gfm.geopile.archives import SUFFIXES
+from gfm.geopile.sources.folder import Folder
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-RASTERS = (".tif", ".tiff")
 
-
-def matching(root: Path, source: str, include: Sequence[str], default: str, suffixes: Sequence[str]) -> list[str]:
-    """Sorted files under `root`, as paths relative to it, that match a glob of `include`.
+def matching(folder: Folder, source: str, include: Sequence[str], default: str, suffixes: Sequence[str]) -> list[str]:
+    """Sorted files of `folder`, relative to it, that match a glob of `include`.
 
     Without `include` a file matches `default` and has one of `suffixes` in any case; hidden files are then left out.
-    `*` stays within one folder, `**/` is any number of them. Raises DataError when root is missing or nothing matches.
+    `*` stays within one folder, `**/` is any number of them. DataError: the folder is missing, or nothing matches.
     """
-    if not root.is_dir():
-        key = f"geopile.sources.{source}.root"
-        raise DataError(f"{key}: folder {root} does not exist; put the imagery there or correct {key} or paths.raw")
     patterns = [glob_regex(pattern) for pattern in (include or [default])]
-    found = []
-    for file in _walk(root, source):
+    found, archives = [], 0
+    for file in folder.files(source):
         name = file.rsplit("/", 1)[-1]
+        archives += name.lower().endswith(SUFFIXES)
         if not include and (name.startswith(".") or not name.lower().endswith(tuple(suffixes))):
             continue
         if any(pattern.fullmatch(file) for pattern in patterns):
             found.append(file)
     if not found:
-        raise nothing_found(root, source, ", ".join(include) or f"{default} ending in {', '.join(suffixes)}")
+        wanted = ", ".join(include) or f"{default} ending in {', '.join(suffixes)}"
+        raise nothing_found(folder, source, wanted, archives if SUFFIXES[0] not in suffixes else 0)
     return sorted(found)
 
 
-def nothing_found(root: Path, source: str, wanted: str) -> DataError:
-    """The error of a source whose folder is there, without the files that are `wanted`."""
+def nothing_found(folder: Folder, source: str, wanted: str, archives: int = 0) -> DataError:
+    """The error of a source whose folder is there, without the files that are `wanted`, but maybe with archives."""
     key = f"geopile.sources.{source}"
-    return DataError(f"{key}: folder {root} holds no file that matches {wanted}; correct {key}.root or {key}.include")
-
-
-def _walk(root: Path, source: str) -> Iterator[str]:
-    """Every file below root, with `/`; folders that are links are followed once."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"geopile.sources.{source}: cannot list {error.filename}: {error.strerror}") from None
-
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=refuse):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above would be walked for ever
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        relative = Path(folder).relative_to(root).as_posix()
-        for file in files:
-            yield file if relative == "." else f"{relative}/{file}"
+    fix = f"correct {key}.root or {key}.include"
+    if archives:
+        files = "1 archive; it is" if archives == 1 else f"{archives} archives; they are"
+        fix = f"it holds {files} read as format: archive (or webdataset), or unpack what lies in there"
+    return DataError(f"{key}: {folder.shown} holds no file that matches {wanted}; {fix}")
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:

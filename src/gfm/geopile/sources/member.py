@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from gfm.geopile.archives import SUFFIXES, Entry, EntryError, entries
-from gfm.geopile.sources.listing import PICTURES
-from gfm.imagery.raster import ImageError, unreadable
+from gfm.geopile.sources.folder import Folder
+from gfm.geopile.sources.suffixes import PICTURES
+from gfm.imagery.raster import NOT_UTF8, ImageError, readable_name
 
 NO_IMAGE = "holds no image"
 
@@ -45,22 +45,24 @@ Wanted = Callable[[str], bool]
 
 
 def read_archive(
-    path: Path, find: Callable[[Iterator[Entry]], Iterator[Member | Ignored]]
+    folder: Folder, file: str, find: Callable[[Iterator[Entry]], Iterator[Member | Ignored]]
 ) -> Iterator[Member | ArchiveEnd]:
     """The images that `find` sees among an archive's entries, in order, then the ArchiveEnd."""
+    if readable_name(file) != file:  # no table could name its images
+        yield ArchiveEnd(NOT_UTF8)
+        return
     ignored: Counter[str] = Counter()
     reason, found = "", False
     try:
-        for one in find(entries(path)):
-            if isinstance(one, Ignored):
-                ignored[one.kind] += 1
-            else:
-                found = True
-                yield one
+        with folder.open(file) as stream:
+            for one in find(entries(folder.path(file), stream)):
+                if isinstance(one, Ignored):
+                    ignored[one.kind] += 1
+                else:
+                    found = True
+                    yield one
     except ImageError as error:
         reason = error.reason
-    except OSError as error:
-        reason = unreadable(path, error).reason
     yield ArchiveEnd(reason or ("" if found else NO_IMAGE), dict(sorted(ignored.items())))
 
 

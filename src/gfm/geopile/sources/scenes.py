@@ -1,51 +1,140 @@
-"""Georeferenced GeoTIFF scenes, cut into full tiles by windowed reading (the file is opened once)."""
+"""Georeferenced GeoTIFF scenes, cut into full tiles by windowed reading: memory does not grow with the scene."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+from gfm.errors import DataError
 from gfm.geopile.sources.dates import date_of_name, date_of_tags
+from gfm.geopile.sources.folder import Folder
 from gfm.geopile.sources.grid import tile_corners, tile_name
-from gfm.geopile.sources.listing import RASTERS, matching
+from gfm.geopile.sources.listing import matching
+from gfm.geopile.sources.suffixes import RASTERS
 from gfm.geopile.sources.tile import Tile, declared_gsd
-from gfm.imagery.footprint import raster_bounds, raster_gsd_m
-from gfm.imagery.raster import open_scene, read_window
+from gfm.imagery.footprint import raster_bounds, raster_gsd_m, window_transform
+from gfm.imagery.raster import Array, ImageError, check_finite, read_window
+from gfm.imagery.regrid import SquareGrid, fitting_overview, inside, read_reprojected, reprojected, square_grid
 from gfm.params import ScenesSource
 
 
-def list_files(name: str, source: ScenesSource, root: Path) -> list[str]:
-    """The scenes of the source, relative to its root."""
-    return matching(root, name, source.include, "**/*", RASTERS)
+def list_files(name: str, source: ScenesSource, folder: Folder) -> list[str]:
+    """The scenes of the source, relative to its root; DataError also where its `crs` is no map in metres."""
+    if source.crs is not None:
+        _check_map(f"geopile.sources.{name}.crs", source.crs)
+    return matching(folder, name, source.include, "**/*", RASTERS)
 
 
-def tile_names(source: ScenesSource, root: Path, file: str, tile_px: int) -> list[str]:
+def tile_names(source: ScenesSource, folder: Folder, file: str, tile_px: int) -> list[str]:
     """The tiles of one scene, from its header alone."""
-    with open_scene(root / file, source.imagery) as dataset:
-        return [
-            tile_name(file, *corner) for corner in tile_corners(dataset.width, dataset.height, tile_px, root / file)
-        ]
+    with _open(source, folder, file) as scene:
+        return [tile_name(file, *corner) for corner in scene.corners(tile_px)]
 
 
 def read_tiles(
-    source: ScenesSource, root: Path, file: str, tile_px: int, only: frozenset[str] | None
+    source: ScenesSource, folder: Folder, file: str, tile_px: int, only: frozenset[str] | None
 ) -> Iterator[Tile]:
     """The tiles of one scene (those named in `only`, when given) with place, date and resolution.
 
-    Nodata is what the source declares, else what the file's own tag says.
+    Nodata is what the source declares, else what the file's own tag says. With `resample_m`, tiles are cut from the
+    scene in its new map, and `#x,y` counts pixels there.
     """
     from rasterio.windows import Window
 
-    with open_scene(root / file, source.imagery) as dataset:
-        gsd_m = declared_gsd(source.gsd_m) or raster_gsd_m(dataset)
-        nodata = dataset.nodata if source.imagery.nodata is None else source.imagery.nodata
-        date = date_of_name(file) or date_of_tags(dataset)
-        crs = dataset.crs.to_string() if dataset.crs else None
-        for left, top in tile_corners(dataset.width, dataset.height, tile_px, root / file):
-            name = tile_name(file, left, top)
-            if only is not None and name not in only:
-                continue
-            window = Window(left, top, tile_px, tile_px)
-            pixels = read_window(dataset, source.imagery, window)
-            bounds = raster_bounds(dataset, window)
-            yield Tile(name, pixels, nodata=nodata, gsd_m=gsd_m, crs=crs, date=date, bounds=bounds)
+    with _open(source, folder, file) as scene:
+        gsd_m = source.resample_m or declared_gsd(source.gsd_m) or raster_gsd_m(scene.dataset)
+        date = date_of_name(file) or date_of_tags(scene.dataset)
+        with scene.opened(folder, file) as grid:
+            crs = grid.crs.to_string() if grid.crs else None
+            for left, top in scene.corners(tile_px):
+                name = tile_name(file, left, top)
+                if only is not None and name not in only:
+                    continue
+                window = Window(left, top, tile_px, tile_px)
+                yield Tile(
+                    name,
+                    scene.read(grid, window),
+                    nodata=scene.nodata,
+                    gsd_m=gsd_m,
+                    crs=crs,
+                    date=date,
+                    bounds=raster_bounds(grid, window),
+                    transform=window_transform(grid, left, top),
+                )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """An open scene, and the grid that its tiles are cut from where that is not its own."""
+
+    source: ScenesSource
+    path: Path
+    dataset: Any
+    grid: SquareGrid | None
+
+    @property
+    def nodata(self) -> float | None:
+        declared = self.source.imagery.nodata
+        return self.dataset.nodata if declared is None else declared
+
+    def corners(self, tile_px: int) -> Iterator[tuple[int, int]]:
+        """Of every full tile; in a new map also those are not full that reach beyond the scene's slanted edge."""
+        if self.grid is None:
+            yield from tile_corners(self.dataset.width, self.dataset.height, tile_px, self.path)
+            return
+        found = False
+        every = tile_corners(self.grid.width, self.grid.height, tile_px, self.path)
+        for _, row in groupby(every, key=lambda corner: corner[1]):
+            corners = list(row)
+            fits = inside(self.path, self.dataset, self.grid, corners, tile_px)
+            found = found or any(fits)
+            yield from (corner for corner, fit in zip(corners, fits, strict=True) if fit)
+        if not found:
+            reason = f"holds no whole tile of {tile_px} px of {self.grid.metres:g} m ({self.grid.crs.to_string()})"
+            raise ImageError(self.path, reason, "lower geopile.tile_px or resample_m")
+
+    @contextmanager
+    def opened(self, folder: Folder, file: str) -> Iterator[Any]:
+        """The dataset that windows are read from; of a new grid, over the file's own reduced copy where one fits."""
+        if self.grid is None:
+            yield self.dataset
+            return
+        with ExitStack() as stack:
+            dataset = self.dataset
+            overview = fitting_overview(dataset, self.grid.coarser)
+            if overview is not None:
+                dataset = stack.enter_context(folder.scene(file, self.source.imagery, overview))
+            yield stack.enter_context(reprojected(self.path, dataset, self.grid, self.nodata))
+
+    def read(self, grid: Any, window: Any) -> Array:
+        if self.grid is None:
+            return read_window(grid, self.source.imagery, window)
+        pixels = read_reprojected(self.path, grid, window)
+        check_finite(self.path, pixels, self.source.imagery)
+        return pixels
+
+
+@contextmanager
+def _open(source: ScenesSource, folder: Folder, file: str) -> Iterator[_Scene]:
+    path = folder.path(file)
+    with folder.scene(file, source.imagery) as dataset:
+        grid = None
+        if source.resample_m is not None:
+            grid = square_grid(path, dataset, source.resample_m, source.crs)
+        yield _Scene(source, path, dataset, grid)
+
+
+def _check_map(key: str, crs: str) -> None:
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    try:
+        goal = CRS.from_user_input(crs)
+    except CRSError:
+        raise DataError(f"{key} = {crs}: no such coordinate system") from None
+    if not goal.is_projected or float(goal.linear_units_factor[1]) != 1.0:
+        raise DataError(f"{key} = {crs}: is no map in metres; choose one, or leave it out for each scene's UTM zone")

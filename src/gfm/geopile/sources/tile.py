@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gfm.imagery.footprint import Bounds
+from gfm.imagery.footprint import Bounds, Transform
 from gfm.imagery.image_file import ImageFile
 
 
@@ -20,10 +20,12 @@ class Tile:
     pixels: np.ndarray[Any, np.dtype[Any]]  # (H, W, C), bands as declared by the source's imagery
     nodata: float | None = None  # stored value that means "no measurement"
     label: str | None = None
+    labels: tuple[str, ...] | None = None  # where an image has several, beside its scene class
     gsd_m: float | None = None  # metres a pixel
     crs: str | None = None
     date: str | None = None  # ISO 8601, a year or a day
     bounds: Bounds | None = None
+    transform: Transform | None = None  # of the tile's own pixels, in `crs`
     whole: ImageFile | None = None  # the file that this image is all of; None for a tile cut from a scene
 
 

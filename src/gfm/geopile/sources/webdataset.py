@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 
 from gfm.geopile.archives import TARS, Entry, EntryError
-from gfm.geopile.sources.listing import PICTURES, matching
+from gfm.geopile.sources.folder import Folder
+from gfm.geopile.sources.listing import matching
 from gfm.geopile.sources.member import Ignored, Member, Wanted, no_image, read_member
+from gfm.geopile.sources.suffixes import PICTURES
 from gfm.imagery.raster import ImageError
 from gfm.params import WebdatasetSource
 
@@ -18,9 +19,9 @@ _LABEL_BYTES = 1 << 20
 _LABEL_LENGTH = 200  # what is longer is a caption, not a class
 
 
-def list_files(name: str, source: WebdatasetSource, root: Path) -> list[str]:
+def list_files(name: str, source: WebdatasetSource, folder: Folder) -> list[str]:
     """Every shard at any depth, relative to the source's root."""
-    return matching(root, name, source.include, "**/*", TARS)
+    return matching(folder, name, source.include, "**/*", TARS)
 
 
 def find_images(source: WebdatasetSource, entries: Iterator[Entry], wanted: Wanted) -> Iterator[Member | Ignored]:
