@@ -12,6 +12,7 @@ import numpy as np
 
 from gfm.geopile.row import Row
 from gfm.imagery.alike import close_pairs
+from gfm.imagery.preference import preference
 
 EXACT = "exact duplicate"
 NEAR = "near duplicate"
@@ -32,16 +33,18 @@ class Duplicate(NamedTuple):
 def find_duplicates(rows: Sequence[Row], sources: Sequence[str], bits: int) -> dict[int, Duplicate]:
     """The rows to drop, by number, within and across sources.
 
-    Kept of a group is the labelled image, then the larger, then the one of the earlier source in `sources`, then the
-    smaller id. An image is dropped only for one that is itself kept and within `bits` of it.
+    Kept of a group is the one that `gfm.imagery.preference` puts first. An image is dropped only for one that is itself
+    kept and within `bits` of it.
     """
     order = {source: number for number, source in enumerate(sources)}
 
-    def preference(number: int) -> tuple[bool, int, int, str]:
+    def rank(number: int) -> tuple[bool, int, int, str]:
         row = rows[number]
-        return row.label is None, -row.width * row.height, order[row.source], row.id
+        return preference(
+            label=row.label, width=row.width, height=row.height, source=order[row.source], identity=row.id
+        )
 
-    ranked = sorted(range(len(rows)), key=preference)
+    ranked = sorted(range(len(rows)), key=rank)
     first: dict[str, int] = {}
     equal: dict[int, int] = {}
     for number in ranked:

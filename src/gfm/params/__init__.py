@@ -26,6 +26,7 @@ from gfm.params.downstream import (
     SpaceNet2,
     Task,
 )
+from gfm.params.embeddings import Embedding
 from gfm.params.encoders import (
     Architecture,
     CheckpointEncoder,
@@ -87,6 +88,7 @@ __all__ = [
     "ClassFoldersSource",
     "Crop",
     "DistillPretraining",
+    "Embedding",
     "Evaluate",
     "Finetune",
     "FinetuneSchedule",
