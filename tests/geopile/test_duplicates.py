@@ -29,6 +29,7 @@ def row(name: str, **changes: Any) -> Row:
         "contrast": 40.0,
         "sharpness": 500.0,
         "nodata_share": 0.0,
+        "cloud_share": None,
         "pixel_hash": name,
         "dhash": f"{LOOKS:016x}",
         "bounds": None,

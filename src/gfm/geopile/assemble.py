@@ -28,6 +28,7 @@ from gfm.geopile.duplicates import find_duplicates
 from gfm.geopile.manifest import write_manifest
 from gfm.geopile.parallel import BATCH_BYTES, OrderedMap, batches, ordered_map
 from gfm.geopile.quarantine import Dropped, Refusal, write_dropped, write_quarantine
+from gfm.geopile.quota import OVER_QUOTA, over_quota
 from gfm.geopile.row import Place, Row
 from gfm.geopile.shards import ShardWriter
 from gfm.geopile.sources import Member, cuts_tiles, is_archive, list_files, read_members, tile_names
@@ -62,6 +63,9 @@ def assemble(params: Params) -> None:
             row = rows[number]
             found.dropped.append(Dropped(row.source, row.id, duplicate.reason, rows[duplicate.kept].id))
         kept = [row for number, row in enumerate(rows) if number not in twice]
+        over = over_quota(kept, params.geopile.quota)
+        found.dropped += [Dropped(kept[number].source, kept[number].id, OVER_QUOTA) for number in over]
+        kept = [row for number, row in enumerate(kept) if number not in over]
         places = _write_shards(params, folder / "shards", kept, map_in_order)
         licences = {name: source.licence for name, source in params.geopile.sources.items()}
         write_manifest(folder / "manifest.parquet", kept, places, licences)

@@ -63,6 +63,7 @@ def _manifest(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) -
         "min_contrast": quality.min_contrast,
         "min_sharpness": quality.min_sharpness,
         "max_nodata_share": quality.max_nodata_share,
+        "max_cloud_share": 1.0 if quality.max_cloud_share is None else quality.max_cloud_share,
     }
     return Subject(table, parameters, MANIFEST.as_posix())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.imagery import Imagery
 from gfm.params.section import Ascending, Below, Different, Licence, Listed, Name, OpenShare, Section, Share
@@ -33,10 +33,47 @@ class SourceBase(Section):
         return False
 
 
+class CloudMask(Section):
+    """What says where a scene is cloudy: a raster beside it, or one of its own bands; nothing is guessed from colours.
+
+    A pixel is cloud by its value, or where one of `bits` is set. Sentinel-2's scene classification is
+    `cloud: [3, 8, 9, 10], clear: [0, 1, 2, 4, 5, 6, 7, 11]`, with shadows; its QA60 is `bits: [10, 11]`.
+    """
+
+    # its name in the scene's folder, with {stem} for the scene's name without suffix, and * and ? for what varies
+    file: str | None = None
+    band: str | None = None  # or one of imagery.bands
+    cloud: Annotated[list[int], Different] = []  # stored values that mean cloud
+    bits: list[Annotated[int, Field(ge=0, le=31)]] = []  # or bits, 0 the lowest
+    clear: list[int] | None = None  # all other values; with it, any further one quarantines the scene
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> CloudMask:
+        if (self.file is None) == (self.band is None):
+            raise ValueError("give file, or band, of the cloud mask")
+        if bool(self.cloud) == bool(self.bits):
+            raise ValueError("give cloud, the values, or bits, that mean cloud")
+        if self.file is not None and ("/" in self.file or self.file in ("", "{stem}")):
+            raise ValueError(
+                f"file = {self.file} must name a file in the scene's folder, for example {{stem}}_cloud.tif"
+            )
+        both = sorted(set(self.cloud) & set(self.clear or ()))
+        if both:
+            raise ValueError(f"{both[0]} is among cloud and clear")
+        return self
+
+
 class ScenesSource(SourceBase):
     """Georeferenced GeoTIFF scenes, cut into tiles by windowed reading."""
 
     format: Literal["scenes"]
+    cloud: CloudMask | None = None
+
+    @model_validator(mode="after")
+    def _mask_is_a_band(self) -> ScenesSource:
+        if self.cloud is not None and self.cloud.band is not None and self.cloud.band not in self.imagery.bands:
+            raise ValueError(f"cloud.band = {self.cloud.band} is not one of imagery.bands")
+        return self
 
 
 class ClassFoldersSource(SourceBase):
@@ -62,6 +99,13 @@ class BandFilesSource(SourceBase):
     """Scenes stored as one GeoTIFF a band (`…_B04.tif`), resampled to the first declared band's grid."""
 
     format: Literal["band-files"]
+    cloud: CloudMask | None = None
+
+    @model_validator(mode="after")
+    def _mask_is_a_file(self) -> BandFilesSource:
+        if self.cloud is not None and self.cloud.band is not None:
+            raise ValueError("cloud.band would be resampled as a band; name its file: cloud.file = *_SCL.tif")
+        return self
 
 
 class ArchiveSource(SourceBase):
@@ -101,8 +145,16 @@ class Quality(Section):
     min_entropy_bits: NonNegativeFloat = 1.0  # Shannon entropy of the grey histogram, 0-8 bits
     min_contrast: Annotated[float, Field(ge=0, le=127.5)] = 0.0  # standard deviation of the grey levels; 0: any
     min_sharpness: NonNegativeFloat = 0.0  # variance of grey's Laplacian; 0: any; it differs by sensor
-    max_nodata_share: Share = 0.1  # share of pixels equal to nodata in every band
+    max_nodata_share: Share = 0.1  # share of pixels equal to nodata in every band; Prithvi: 0.01
+    max_cloud_share: Share | None = None  # share of cloudy pixels, where the source declares a mask; Prithvi: 0.2
     min_px: PositiveInt = 32  # shorter side of a usable image
+
+
+class Quota(Section):
+    """At most so many images of each class, chosen by the hash of their ids, after duplicates are dropped."""
+
+    by: Literal["label", "source"]  # label: a class counts within its source, and images without one are not limited
+    most: PositiveInt | Literal["smallest"]  # smallest: as many of each class as the smallest one has
 
 
 class Geopile(Section):
@@ -121,6 +173,7 @@ class Geopile(Section):
     )
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
     quality: Quality = Quality()
+    quota: Quota | None = None  # None: all that is left is kept
     sources: dict[Name, Source] = Field(min_length=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from gfm.geopile.sources.cloud_mask import open_clouds, without_masks
 from gfm.geopile.sources.dates import date_of_name, date_of_tags
 from gfm.geopile.sources.grid import tile_corners, tile_name
 from gfm.geopile.sources.listing import RASTERS, matching
@@ -16,7 +17,7 @@ from gfm.params import ScenesSource
 
 def list_files(name: str, source: ScenesSource, root: Path) -> list[str]:
     """The scenes of the source, relative to its root."""
-    return matching(root, name, source.include, "**/*", RASTERS)
+    return without_masks(matching(root, name, source.include, "**/*", RASTERS), source.cloud)
 
 
 def tile_names(source: ScenesSource, root: Path, file: str, tile_px: int) -> list[str]:
@@ -36,7 +37,10 @@ def read_tiles(
     """
     from rasterio.windows import Window
 
-    with open_scene(root / file, source.imagery) as dataset:
+    with (
+        open_scene(root / file, source.imagery) as dataset,
+        open_clouds(source, root / file, dataset) as clouds,
+    ):
         gsd_m = declared_gsd(source.gsd_m) or raster_gsd_m(dataset)
         nodata = dataset.nodata if source.imagery.nodata is None else source.imagery.nodata
         date = date_of_name(file) or date_of_tags(dataset)
@@ -48,4 +52,5 @@ def read_tiles(
             window = Window(left, top, tile_px, tile_px)
             pixels = read_window(dataset, source.imagery, window)
             bounds = raster_bounds(dataset, window)
-            yield Tile(name, pixels, nodata=nodata, gsd_m=gsd_m, crs=crs, date=date, bounds=bounds)
+            cloud = None if clouds is None else clouds.read(window, pixels)
+            yield Tile(name, pixels, nodata=nodata, gsd_m=gsd_m, crs=crs, date=date, bounds=bounds, cloud=cloud)
