@@ -193,3 +193,7 @@ class Validation(Section):
     max_quarantined_share: Share = 0.05  # of all files met; above it the source folder itself is suspect
     min_images: PositiveInt = 1  # fewer usable images than this is critical
     min_images_per_source: PositiveInt = 1
+    # against the version validated before; findings are warnings unless expectations/drift.json says otherwise
+    max_lost_share: Share = 0.1  # of a source's images that may be gone
+    max_drift: NonNegativeFloat = 0.5  # by which a source's median measures may move, in their quartile distances
+    max_class_drift: Share = 0.1  # share of a source's images that would have to change class
