@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from gfm.cli import main
+
+settings.register_profile("gfm", deadline=None)  # a busy machine is no failure
+settings.load_profile("gfm")
 
 
 @pytest.fixture(autouse=True)

@@ -193,6 +193,20 @@ def pretrain(
     pretrain(loaded, name)
 
 
+@app.command()
+def embed(
+    name: Annotated[str, typer.Argument(help="An encoder in models/encoders, for example teacher.")] = "teacher",
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Show the collection as an encoder sees it: a scatter of its images, their diversity, and which repeat others."""
+    from gfm.evaluation.embedding import describe_embedding
+    from gfm.pretraining.embed import embed
+
+    loaded = _load(params)
+    embed(loaded, name)
+    describe_embedding(loaded, name)
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .pth or safetensors.")],

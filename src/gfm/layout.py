@@ -11,12 +11,16 @@ SPLITS = Path("data/splits")
 COLLECTION_SPLIT = SPLITS / "collection.parquet"
 LEAKS = SPLITS / "leaks.csv"
 EXPECTATIONS = Path("expectations")
+EMBEDDINGS = Path("data/embeddings")
 ENCODERS = Path("models/encoders")
 TASK_MODELS = Path("models/tasks")
 REPORTS = Path("reports")
 VALIDATION = REPORTS / "validation.json"
 VALIDATION_PASSED = REPORTS / "validation_passed.txt"  # the same bytes for any data: trainings wait for it
+STATISTICS = REPORTS / "statistics.json"  # of the last validated collection, and of the one before
+DATA_DOCS = REPORTS / "data_docs"
 COLLECTION_REPORT = REPORTS / "collection"
+EMBEDDING_REPORTS = REPORTS / "embeddings"
 RESULTS = REPORTS / "results.csv"
 REPORT = REPORTS / "report.html"
 

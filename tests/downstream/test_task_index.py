@@ -38,6 +38,20 @@ def test_unusable_pairs_are_quarantined_with_their_reason_and_the_rest_is_indexe
     assert meta["places"] == {"train": ["north"], "val": ["south"], "test": ["east"]}
 
 
+def test_an_area_with_only_images_or_only_masks_is_counted_and_named(buildings, drawing):
+    workplace = buildings()
+    for area, part in (("b/west", "images"), ("b/far/off", "masks")):
+        for number in range(2):
+            drawing.picture(workplace.raw / area / part / f"{number}.png", np.zeros((20, 24, 3), np.uint8))
+    (workplace.raw / "b/images/empty").mkdir(parents=True)  # no images of an area
+    code, printed = workplace.gfm("index")
+    assert code == 0 and "2 files quarantined" in printed
+    assert workplace.quarantined() == {
+        "b/far/off/masks": "holds 2 files, but there is no folder images beside it",
+        "b/west/images": "holds 2 files, but there is no folder masks beside it",
+    }
+
+
 def test_a_mask_of_0_and_255_read_as_class_ids_is_refused_with_the_fix(buildings, drawing):
     task = drawing.segmentation()
     task["data"]["foreground"] = "exact"

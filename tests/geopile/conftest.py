@@ -51,6 +51,7 @@ class Chain:
                 "contrast": 40.0,
                 "sharpness": 500.0,
                 "nodata_share": 0.0,
+                "cloud_share": None,
                 "pixel_hash": pixel_hash(picture),
                 "dhash": dhash(picture),
                 **sides,
@@ -85,7 +86,7 @@ class Chain:
     def write(self) -> None:
         (COLLECTION / "shards").mkdir(parents=True, exist_ok=True)
         (COLLECTION / "shards" / "00000.tar").write_bytes(bytes(1024))
-        floats = dict.fromkeys(("west", "south", "east", "north", "gsd_m"), "float64")
+        floats = dict.fromkeys(("west", "south", "east", "north", "gsd_m", "cloud_share"), "float64")
         texts = dict.fromkeys(("crs", "date"), "str")
         manifest = pd.DataFrame(self.images).sort_values("id").astype(floats | texts)
         manifest.to_parquet(MANIFEST, index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,16 @@ import yaml
 from gfm.errors import DataError
 from gfm.geopile.splits import split
 from gfm.geopile.validate import FAILED, validate
-from gfm.layout import COLLECTION, COLLECTION_SPLIT, EXPECTATIONS, MANIFEST, VALIDATION, VALIDATION_PASSED
+from gfm.layout import (
+    COLLECTION,
+    COLLECTION_SPLIT,
+    DATA_DOCS,
+    EXPECTATIONS,
+    MANIFEST,
+    STATISTICS,
+    VALIDATION,
+    VALIDATION_PASSED,
+)
 from gfm.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +235,7 @@ def test_the_same_data_give_the_same_report(whole: Params) -> None:
     validate(whole)
     assert VALIDATION.read_bytes() == first
     checks = json.loads(first)["checks"]
-    assert {check["suite"] for check in checks} == {"manifest", "sources", "splits", "tasks"}
+    assert {check["suite"] for check in checks} == {"manifest", "sources", "splits", "tasks", "drift"}
     assert set(checks[0]) >= {"suite", "expectation", "column", "severity", "success", "observed", "unexpected"}
 
 
@@ -302,6 +312,47 @@ def test_an_empty_collection_never_passes(whole: Params) -> None:
 def test_a_manifest_of_an_older_version_says_what_to_run(whole: Params) -> None:
     change(MANIFEST, lambda table: table.drop(columns=["contrast", "sharpness"]))
     assert any(line.startswith("manifest.contrast:") and "dvc repro -f assemble" in line for line in findings(whole))
+
+
+def next_version(params: Params, edit: Callable[[pd.DataFrame], Any]) -> None:
+    """Another collection that passed assembly and split."""
+    change(MANIFEST, edit)
+    count = len(pd.read_parquet(MANIFEST))
+    counts = {"met": count, "quarantined": 0, "images": count, "kept": count, "dropped": {}}
+    SUMMARY.write_text(json.dumps({"images": count, "sources": {"drawn": counts}}))
+    split(params)
+
+
+def test_what_moved_since_the_version_before_is_a_warning_that_names_source_and_number(whole: Params) -> None:
+    validate(whole)
+    next_version(whole, lambda table: table.iloc[::2].assign(sharpness=20.0, gsd_m=10.0))
+    validate(whole)
+    lost, sharpness, gsd = warnings = json.loads(VALIDATION.read_text())["warnings"]
+    assert lost.startswith("drift.lost_share: not so:") and "drawn: 0.5" in lost
+    assert sharpness.startswith("drift.sharpness_shift: not so: median sharpness")
+    assert gsd.startswith("drift.gsd_m_shift: not so: median resolution")
+    validate(whole)  # the same version again is compared with the one before it, not with itself
+    assert json.loads(VALIDATION.read_text())["warnings"] == warnings
+
+
+def test_a_version_that_fails_is_not_what_the_next_is_compared_with(whole: Params) -> None:
+    validate(whole)
+    kept = STATISTICS.read_bytes()
+    change(MANIFEST, lambda table: table.assign(entropy_bits=9.5))
+    assert any(line.startswith("manifest.entropy_bits:") for line in findings(whole))
+    assert STATISTICS.read_bytes() == kept
+
+
+def test_data_docs_show_every_suite_and_fetch_nothing(whole: Params) -> None:
+    change(MANIFEST, put("entropy_bits", 4, 9.5))
+    findings(whole)
+    pages = {path.stem: path.read_text() for path in DATA_DOCS.glob("*.html")}
+    assert set(pages) == {"index", "manifest", "sources", "splits", "tasks", "drift"}
+    assert "9.5" in pages["manifest"] and "entropy_bits" in pages["manifest"]
+    for page in pages.values():
+        assert not re.search(r"""(?:src|href)=["']https?:|url\(['"]?https?:""", page)
+    findings(whole)
+    assert pages == {path.stem: path.read_text() for path in DATA_DOCS.glob("*.html")}
 
 
 def test_nan_hides_nothing(whole: Params) -> None:

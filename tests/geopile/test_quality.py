@@ -38,7 +38,7 @@ def checkerboard(side: int, low: int, high: int, square: int = 1) -> Pixels:
 
 def row(**changes: Any) -> Row:
     texts = dict.fromkeys(("id", "source", "place", "file", "pixel_hash", "dhash"), "x")
-    absent = dict.fromkeys(("label", "gsd_m", "crs", "date", "bounds"))
+    absent = dict.fromkeys(("label", "gsd_m", "crs", "date", "bounds", "cloud_share"))
     return Row(**(texts | absent | {"width": 64, "height": 64, "nodata_share": 0.0} | GOOD | changes))
 
 
@@ -105,6 +105,10 @@ def test_contrast_and_sharpness_are_judged_last_in_this_order() -> None:
     assert verdict(row(entropy_bits=0.5), strict) == "low entropy"
     assert verdict(row(nodata_share=0.5, entropy_bits=0.5), strict) == "nodata"
     assert verdict(row(width=8, nodata_share=0.5), strict) == "too small"
+    clouds = Quality(max_cloud_share=0.2, min_contrast=50)
+    assert verdict(row(cloud_share=0.21), clouds) == "cloudy"
+    assert verdict(row(cloud_share=0.2), clouds) == verdict(row(), clouds) == "low contrast"  # no mask: not known
+    assert verdict(row(cloud_share=1.0), Quality()) is None
     assert verdict(row(contrast=0.0, sharpness=0.0), Quality()) is None
 
 

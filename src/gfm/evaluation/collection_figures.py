@@ -19,6 +19,7 @@ from gfm.evaluation.collection import SourceCounts
 BINS = 48
 NAMED_CLASSES = 24  # more are drawn by rank, without names
 CELL_DEGREES = 1.0  # of the world map: images in one cell are one dot
+MOST_DOTS = 6000  # of the scatter of an embedding
 REGION_DEGREES = 90.0  # what spans more than this shows on the world map alone
 
 Values = NDArray[np.float64]
@@ -153,6 +154,32 @@ def world_map(points: Mapping[str, Points], colours: Mapping[str, str], theme: T
         axes.set(xlim=(-180, 180), ylim=(-90, 90), aspect="equal")
         _as_map(axes, MultipleLocator(60), MultipleLocator(30))
         legend_above(axes, len(points))
+        return png(figure)
+
+
+def scatter(
+    points: Mapping[str, Points], explained: tuple[float, float], colours: Mapping[str, str], theme: Theme
+) -> bytes:
+    """Images along two principal components (N, 2), in one random order, so that no source hides another."""
+    names = [name for name, places in points.items() if len(places)]
+    places = np.concatenate([points[name] for name in names])
+    owners = np.repeat(np.arange(len(names)), [len(points[name]) for name in names])
+    order = np.random.default_rng(0).permutation(len(places))[:MOST_DOTS]
+    with canvas(theme, 4.6) as figure:
+        axes = figure.add_subplot()
+        axes.scatter(
+            places[order, 0],
+            places[order, 1],
+            s=14 if len(order) < 2000 else 6,
+            c=[colours[names[owner]] for owner in owners[order]],
+            alpha=0.75,
+            linewidths=0,
+        )
+        for name in names:
+            axes.scatter([], [], s=26, color=colours[name], label=_short(name))
+        for set_label, which, share in ((axes.set_xlabel, "first", 0), (axes.set_ylabel, "second", 1)):
+            set_label(f"{which} component, {100 * explained[share]:.0f} % of the variance")
+        legend_above(axes, len(names))
         return png(figure)
 
 

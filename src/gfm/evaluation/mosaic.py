@@ -26,20 +26,28 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 def sample_mosaic(rows: pd.DataFrame, reader: ShardReader, bands: Sequence[str]) -> bytes:
     """A PNG of up to ACROSS x DOWN images of `rows` (COLUMNS of the manifest, at least one), each cut to a square.
 
-    Shown are the bands R, G and B, or the first three, or the first in grey. Raises DataError where a shard is not as
-    the manifest says.
+    Errors and bands are as of `mosaic`.
     """
     ranks = [xxhash.xxh3_64_intdigest(name.encode()) for name in rows["id"]]
     chosen = rows.iloc[heapq.nsmallest(ACROSS * DOWN, range(len(ranks)), key=ranks.__getitem__)]
+    return mosaic(chosen, reader, bands)
+
+
+def mosaic(rows: pd.DataFrame, reader: ShardReader, bands: Sequence[str], across: int = ACROSS) -> bytes:
+    """A PNG of all these images (COLUMNS of the manifest, at least one) in their order, `across` in a line.
+
+    Shown are the bands R, G and B, or the first three, or the first in grey. Raises DataError where a shard is not as
+    the manifest says.
+    """
     tiles = [
         _tile(decode_image(reader.bytes(shard, int(offset), int(size)), name), bands)
-        for name, shard, offset, size in chosen[list(COLUMNS)].to_numpy()
+        for name, shard, offset, size in rows[list(COLUMNS)].to_numpy()
     ]
-    across, down = min(len(tiles), ACROSS), -(-len(tiles) // ACROSS)
+    across, down = min(len(tiles), across), -(-len(tiles) // across)
     step = TILE_PX + GAP_PX
     sheet = np.full((down * step - GAP_PX, across * step - GAP_PX, 3), _GAP_GREY, np.uint8)
     for number, tile in enumerate(tiles):
-        y, x = number // ACROSS * step, number % ACROSS * step
+        y, x = number // across * step, number % across * step
         sheet[y : y + TILE_PX, x : x + TILE_PX] = tile
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "PNG")

@@ -67,7 +67,7 @@ class RowReader:
 
 _ENTRY = np.dtype(
     [
-        ("labelled", "?"),
+        ("label", "i4"),  # a number for the label within its source, -1 for none
         ("area", "i8"),  # pixels
         ("source", "i4"),  # its number in geopile.sources
         ("pixels", "u8", 2),  # the pixel hash
@@ -100,7 +100,9 @@ class Catalogue:
 
     def pictures(self, images: Numbers) -> Pictures:
         """What decides between copies."""
-        return Pictures(*(self.entries[name][images] for name in Pictures.__slots__))
+        entries = self.entries[images]
+        shown = {name: entries[name] for name in Pictures.__slots__ if name != "labelled"}
+        return Pictures(labelled=entries["label"] >= 0, **shown)
 
     def rows(self, images: Numbers) -> list[Row]:
         """The rows of some images, in the order given; quick where images of a file stand together."""
@@ -136,6 +138,7 @@ def read_catalogue(params: Params, units: Sequence[Unit], cache: Cache) -> tuple
     met = Met([], Counter(), defaultdict(Counter))
     reader = RowReader(cache, params.splits.block_km)
     reasons = [""]
+    labels: dict[tuple[str, str], int] = {}
     ids, entries = [pa.array([], pa.large_string())], [np.empty(0, _ENTRY)]
     sources = {name: number for number, name in enumerate(params.geopile.sources)}
     for number, unit in enumerate(units):
@@ -146,7 +149,7 @@ def read_catalogue(params: Params, units: Sequence[Unit], cache: Cache) -> tuple
             rows = rows_of(part.table, params.splits.block_km)
             if rows:
                 ids.append(part.table["id"].cast(pa.large_string()).combine_chunks())
-                entries.append(_entries(params, rows, reasons))
+                entries.append(_entries(params, rows, reasons, labels))
                 entries[-1]["source"], entries[-1]["unit"] = sources[unit.source], number
                 entries[-1]["part"] = reader.add(part.name)
     together = pa.chunked_array(ids)
@@ -155,11 +158,15 @@ def read_catalogue(params: Params, units: Sequence[Unit], cache: Cache) -> tuple
     return Catalogue(ordered, np.concatenate(entries)[seen], seen, reasons, units, reader), met
 
 
-def _entries(params: Params, rows: Sequence[Row], reasons: list[str]) -> np.ndarray[Any, Any]:
+def _entries(
+    params: Params, rows: Sequence[Row], reasons: list[str], labels: dict[tuple[str, str], int]
+) -> np.ndarray[Any, Any]:
     bands = len(params.geopile.bands)
     per_pixel = bands * (_JPEG_BYTES if bands in (1, 3) else _TIFF_BYTES)
     entries = np.empty(len(rows), _ENTRY)
-    entries["labelled"] = [row.label is not None for row in rows]
+    entries["label"] = [
+        -1 if row.label is None else labels.setdefault((row.source, row.label), len(labels)) for row in rows
+    ]
     entries["area"] = [row.width * row.height for row in rows]
     entries["number"] = np.arange(len(rows))
     entries["pixels"] = _words(row.pixel_hash for row in rows).reshape(-1, 2)

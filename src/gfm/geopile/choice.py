@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gfm.geopile.catalogue import Catalogue
 from gfm.geopile.duplicates import EXACT, NEAR, find_duplicates
 from gfm.geopile.quarantine import Dropped
+from gfm.geopile.quota import OVER_QUOTA, over_quota
 from gfm.imagery.alike import Numbers
 from gfm.params import Params
 
@@ -24,7 +25,7 @@ class Choice:
     """One entry an image of the catalogue."""
 
     kept: Mask
-    instead: Numbers  # the image that is kept in its place (itself where it is kept); -1 where its quality is too low
+    instead: Numbers  # of its copies the best, itself where it is that; -1 where its quality is too low
     exact: Mask  # whether the two have the same pixels
     without: dict[str, Mask]  # what would be kept without a source
 
@@ -40,20 +41,20 @@ class Choice:
         """Why some images are not kept."""
         copies = np.where(self.exact[images], EXACT, NEAR)
         poor = np.array(catalogue.reasons)[catalogue.entries["reason"][images]]
-        return list(np.where(self.instead[images] < 0, poor, copies).tolist())
+        best = np.where(self.instead[images] == images, OVER_QUOTA, copies)
+        return list(np.where(self.instead[images] < 0, poor, best).tolist())
 
 
 def choose(params: Params, catalogue: Catalogue) -> Choice:
-    """Leave out what is poor, then of copies all but the best."""
+    """Leave out what is poor, then of copies all but the best, then what is over the quota."""
     source = catalogue.entries["source"]
     usable = catalogue.entries["reason"] == 0
-    itself = np.arange(len(catalogue))
     instead, exact = _best(params, catalogue, usable)
     without = {}
     for name in params.geopile.leave_out:
         others = usable & (source != list(params.geopile.sources).index(name))
-        without[name] = _best(params, catalogue, others)[0] == itself
-    return Choice(instead == itself, instead, exact, without)
+        without[name] = _within_quota(params, catalogue, _best(params, catalogue, others)[0])
+    return Choice(_within_quota(params, catalogue, instead), instead, exact, without)
 
 
 def dropped(params: Params, catalogue: Catalogue, choice: Choice) -> Iterator[Dropped]:
@@ -64,7 +65,8 @@ def dropped(params: Params, catalogue: Catalogue, choice: Choice) -> Iterator[Dr
         for group in np.split(images, range(_NAMES_AT_ONCE, len(images), _NAMES_AT_ONCE)):
             instead = choice.instead[group]
             kept = np.full(len(group), "", object)
-            kept[instead >= 0] = catalogue.names(instead[instead >= 0])
+            copies = (instead >= 0) & (instead != group)
+            kept[copies] = catalogue.names(instead[copies])
             for row in zip(catalogue.names(group), choice.reasons(catalogue, group), kept, strict=True):
                 yield Dropped(source, *row)
 
@@ -75,3 +77,13 @@ def _best(params: Params, catalogue: Catalogue, among: Mask) -> tuple[Numbers, M
     instead, exact = np.full(len(catalogue), -1, np.int64), np.zeros(len(catalogue), np.bool_)
     instead[images], exact[images] = images[found.kept], found.exact
     return instead, exact
+
+
+def _within_quota(params: Params, catalogue: Catalogue, instead: Numbers) -> Mask:
+    kept = instead == np.arange(len(catalogue))
+    quota = params.geopile.quota
+    if quota is not None:
+        images = np.flatnonzero(kept)
+        classes = catalogue.entries["label" if quota.by == "label" else "source"][images].astype(np.int64)
+        kept[images[over_quota(classes, catalogue.names(images), quota)]] = False
+    return kept

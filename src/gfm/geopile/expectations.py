@@ -64,6 +64,7 @@ class Checker:
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = {"globally": False}
         self._source = self._context.data_sources.add_pandas("tables")
+        self.results: dict[str, Any] = {}  # of every suite that ran, as Great Expectations gives them
 
     def check(self, name: str, suite: dict[str, Any], table: pd.DataFrame, parameters: dict[str, Any]) -> list[Check]:
         """Every expectation of the suite on the table, which has a column `id`; in the suite's order.
@@ -97,6 +98,7 @@ class Checker:
                 )
         except (GreatExpectationsError, ValidationError, ValidationErrorV1, TypeError, ValueError) as error:
             raise DataError(f"expectations/{name}.json: cannot be run: {' '.join(str(error).split())[:300]}") from None
+        self.results[name] = result
         done = {one.expectation_config.meta["number"]: one for one in result.results}
         for number, one in enumerate(numbered):
             if number not in done:  # an expectation that it cannot build is left out with no more than a log line

@@ -1,4 +1,4 @@
-"""What `gfm validate` looks at: four tables made of the stages' outputs, and the values that suites ask for by name.
+"""What `gfm validate` looks at: tables made of the stages' outputs, and the values that suites ask for by name.
 
 Besides the columns on disk, tables carry columns that compare one output with another (`shard_bytes`,
 `splits_of_place`, `shows_held_out`, …), so that suites stay plain lists of expectations on one column or two.
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gfm.errors import DataError
-from gfm.layout import COLLECTION, COLLECTION_SPLIT, LEAKS, MANIFEST, SHARDS, manifests_without, task_index
+from gfm.geopile.drift import drift_table, read_before, statistics
+from gfm.layout import COLLECTION, COLLECTION_SPLIT, LEAKS, MANIFEST, SHARDS, STATISTICS, manifests_without, task_index
+from gfm.tracking.provenance import data_version
 
 if TYPE_CHECKING:
     from gfm.params import Params
@@ -44,6 +46,7 @@ def subjects(params: Params) -> dict[str, Subject]:
         "sources": _sources(params, manifest, summary),
         "splits": _splits(_every_image(manifest), _table(COLLECTION_SPLIT, "gfm split"), tasks),
         "tasks": _tasks(params, tasks),
+        "drift": _drift(params, manifest),
     }
 
 
@@ -62,6 +65,7 @@ def _manifest(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) -
         "min_contrast": quality.min_contrast,
         "min_sharpness": quality.min_sharpness,
         "max_nodata_share": quality.max_nodata_share,
+        "max_cloud_share": 1.0 if quality.max_cloud_share is None else quality.max_cloud_share,
     }
     return Subject(table, parameters, MANIFEST.as_posix())
 
@@ -142,6 +146,19 @@ def _tasks(params: Params, tasks: dict[str, pd.DataFrame]) -> Subject:
         tables.append(table)
     whole = pd.concat(tables, ignore_index=True)
     return Subject(whole, {"samples": samples, "tasks": sorted(params.tasks)}, task_index("*").as_posix())
+
+
+def _drift(params: Params, manifest: pd.DataFrame) -> Subject:
+    _, before = read_before(STATISTICS, data_version()["manifest"])
+    table = pd.DataFrame(drift_table(before, statistics(manifest)))
+    numbers = [name for name in table.columns if name != "id"]
+    validation = params.validation
+    parameters = {
+        "max_lost_share": validation.max_lost_share,
+        "max_drift": validation.max_drift,
+        "max_class_drift": validation.max_class_drift,
+    }
+    return Subject(table.astype(dict.fromkeys(numbers, "float64")), parameters, STATISTICS.as_posix())
 
 
 def _held_out_pixels(tasks: dict[str, pd.DataFrame]) -> set[str]:

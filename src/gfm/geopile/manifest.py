@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("contrast", _FLOAT, nullable=False),
         pa.field("sharpness", _FLOAT, nullable=False),
         pa.field("nodata_share", _FLOAT, nullable=False),
+        pa.field("cloud_share", _FLOAT),
         pa.field("pixel_hash", _TEXT, nullable=False),
         pa.field("dhash", _TEXT, nullable=False),
         *(pa.field(side, _FLOAT) for side in Bounds._fields),

@@ -1,4 +1,4 @@
-"""Which images are worth keeping: large enough, measured, not almost empty, and neither flat nor blurred.
+"""Which images are worth keeping: large enough, measured, not almost empty or under clouds, neither flat nor blurred.
 
 Sums are of whole numbers, and each measure is one division of them: the same bytes on every machine.
 """
@@ -17,6 +17,7 @@ from gfm.params import Quality
 
 TOO_SMALL = "too small"
 NODATA = "nodata"
+CLOUDY = "cloudy"
 LOW_ENTROPY = "low entropy"
 LOW_CONTRAST = "low contrast"
 BLURRED = "blurred"
@@ -51,11 +52,13 @@ def measure(image: Image, nodata: Mask) -> Measures:
 
 
 def verdict(row: Row, quality: Quality) -> str | None:
-    """The reason to drop an image, or None: size is judged first, then nodata, entropy, contrast and sharpness."""
+    """The reason to drop an image, or None: size is judged first, then nodata, clouds, entropy, contrast, sharpness."""
     if min(row.width, row.height) < quality.min_px:
         return TOO_SMALL
     if row.nodata_share > quality.max_nodata_share:
         return NODATA
+    if quality.max_cloud_share is not None and (row.cloud_share or 0.0) > quality.max_cloud_share:
+        return CLOUDY
     if row.entropy_bits < quality.min_entropy_bits:
         return LOW_ENTROPY
     if row.contrast < quality.min_contrast:

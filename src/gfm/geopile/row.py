@@ -25,6 +25,7 @@ class Row:
     contrast: float
     sharpness: float
     nodata_share: float
+    cloud_share: float | None  # None where the source declares no mask
     pixel_hash: str
     dhash: str
     bounds: Bounds | None

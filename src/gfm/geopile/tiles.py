@@ -169,6 +169,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         date=tile.date,
         **measure(image, nodata)._asdict(),
         nodata_share=round(float(nodata.mean()), 4),
+        cloud_share=None if tile.cloud is None else round(float(tile.cloud.mean()), 4),
         pixel_hash=pixel_hash(image),
         dhash=dhash(image),
         bounds=tile.bounds,

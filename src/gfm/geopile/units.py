@@ -27,7 +27,16 @@ FORMAT = 1  # raise it when the same file gives other findings: they are then al
 
 # What findings do not depend on, of a source and of `geopile`. A new parameter is taken to matter until it is named.
 _OF_NO_MATTER = {"licence", "citation", "include", "limit", "weight"}
-_JUDGED_LATER = {"sources", "quality", "near_duplicate_bits", "leave_out", "shard_mb", "jpeg_quality", "workers"}
+_JUDGED_LATER = {
+    "sources",
+    "quality",
+    "near_duplicate_bits",
+    "quota",
+    "leave_out",
+    "shard_mb",
+    "jpeg_quality",
+    "workers",
+}
 _DECODERS = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "rasterio", "xxhash")
 
 _FILES = 128  # of a run, on average

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm.errors import DataError
+from gfm.geopile.data_docs import write_data_docs
+from gfm.geopile.drift import read_before, statistics, write_statistics
 from gfm.geopile.expectations import CRITICAL, Check, Checker, read_suite
 from gfm.geopile.expected_tables import Subject, subjects
-from gfm.layout import EXPECTATIONS, REPORTS, VALIDATION, VALIDATION_PASSED
+from gfm.layout import DATA_DOCS, EXPECTATIONS, MANIFEST, REPORTS, STATISTICS, VALIDATION, VALIDATION_PASSED
 from gfm.output_file import write_whole
+from gfm.output_folder import new_folder
 from gfm.progress import say
+from gfm.tracking.provenance import data_version
 
 if TYPE_CHECKING:
     from gfm.params import Params
@@ -22,11 +26,13 @@ _IN_ERROR = 8  # findings named in the error
 
 
 def validate(params: Params) -> None:
-    """Write reports/validation.json, and that nothing critical was found, and print what was found.
+    """Write reports/validation.json, that nothing critical was found, Data Docs, and print what was found.
 
     Raises DataError, naming what and where, when a critical expectation fails; the report is then in FAILED.
     """
-    checks = run_suites(subjects(params), EXPECTATIONS)
+    checks, results = run_suites(subjects(params), EXPECTATIONS)
+    with new_folder(DATA_DOCS) as folder:
+        write_data_docs(folder, results)
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == CRITICAL]
     _write(FAILED if critical else VALIDATION, checks)
@@ -34,6 +40,7 @@ def validate(params: Params) -> None:
         outdated.unlink(missing_ok=True)
     if not critical:
         write_whole(VALIDATION_PASSED, "no critical finding\n")
+        _remember()
     if failed:
         say(_table(failed))
     say(f"{len(checks)} expectations: {len(critical)} critical findings, {len(failed) - len(critical)} warnings")
@@ -46,18 +53,31 @@ def validate(params: Params) -> None:
         )
 
 
-def run_suites(tables: dict[str, Subject], folder: Path) -> list[Check]:
-    """Every table's suite, `folder`/NAME.json; DataError where one is missing, broken, or of no table."""
+def run_suites(tables: dict[str, Subject], folder: Path) -> tuple[list[Check], dict[str, Any]]:
+    """Every table's suite, `folder`/NAME.json, and Great Expectations' own result of each.
+
+    DataError where a suite is missing, broken, or of no table.
+    """
     suites = {name: read_suite(folder / f"{name}.json") for name in tables}
     strange = sorted(path.name for path in folder.glob("*.json") if path.stem not in tables)
     if strange:
         raise DataError(f"{folder / strange[0]}: is the suite of no table; tables are {', '.join(tables)}")
     checker = Checker()
-    return [
+    checks = [
         check
         for name, subject in tables.items()
         for check in checker.check(name, suites[name], subject.table, subject.parameters)
     ]
+    return checks, checker.results
+
+
+def _remember() -> None:
+    """Keep the statistics of the collection that passed, for the next version to be compared with."""
+    import pandas as pd
+
+    manifest = data_version()["manifest"]
+    before = read_before(STATISTICS, manifest)
+    write_statistics(STATISTICS, manifest, statistics(pd.read_parquet(MANIFEST)), before)
 
 
 def _write(path: Path, checks: Sequence[Check]) -> None:

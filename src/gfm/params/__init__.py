@@ -26,6 +26,7 @@ from gfm.params.downstream import (
     SpaceNet2,
     Task,
 )
+from gfm.params.embeddings import Embedding
 from gfm.params.encoders import (
     Architecture,
     CheckpointEncoder,
@@ -40,9 +41,11 @@ from gfm.params.geopile import (
     ArchiveSource,
     BandFilesSource,
     ClassFoldersSource,
+    CloudMask,
     Geopile,
     ImagesSource,
     Quality,
+    Quota,
     ScenesSource,
     Source,
     Splits,
@@ -85,8 +88,10 @@ __all__ = [
     "CheckpointEncoder",
     "ClassFolders",
     "ClassFoldersSource",
+    "CloudMask",
     "Crop",
     "DistillPretraining",
+    "Embedding",
     "Evaluate",
     "Finetune",
     "FinetuneSchedule",
@@ -121,6 +126,7 @@ __all__ = [
     "Promotion",
     "PublishedEncoder",
     "Quality",
+    "Quota",
     "Scalar",
     "ScenesSource",
     "Schedule",

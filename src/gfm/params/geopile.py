@@ -46,10 +46,41 @@ class SourceBase(Section):
         return False
 
 
+class CloudMask(Section):
+    """What says where a scene is cloudy: a raster beside it, or one of its own bands; nothing is guessed from colours.
+
+    A pixel is cloud by its value, or where one of `bits` is set. Sentinel-2's scene classification is
+    `cloud: [3, 8, 9, 10], clear: [0, 1, 2, 4, 5, 6, 7, 11]`, with shadows; its QA60 is `bits: [10, 11]`.
+    """
+
+    # its name in the scene's folder, with {stem} for the scene's name without suffix, and * and ? for what varies
+    file: str | None = None
+    band: str | None = None  # or one of imagery.bands
+    cloud: Annotated[list[int], Different] = []  # stored values that mean cloud
+    bits: list[Annotated[int, Field(ge=0, le=31)]] = []  # or bits, 0 the lowest
+    clear: list[int] | None = None  # all other values; with it, any further one quarantines the scene
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> CloudMask:
+        if (self.file is None) == (self.band is None):
+            raise ValueError("give file, or band, of the cloud mask")
+        if bool(self.cloud) == bool(self.bits):
+            raise ValueError("give cloud, the values, or bits, that mean cloud")
+        if self.file is not None and ("/" in self.file or self.file in ("", "{stem}")):
+            raise ValueError(
+                f"file = {self.file} must name a file in the scene's folder, for example {{stem}}_cloud.tif"
+            )
+        both = sorted(set(self.cloud) & set(self.clear or ()))
+        if both:
+            raise ValueError(f"{both[0]} is among cloud and clear")
+        return self
+
+
 class ScenesSource(SourceBase):
     """Georeferenced GeoTIFF scenes (NAIP), cut into tiles by windowed reading."""
 
     format: Literal["scenes"]
+    cloud: CloudMask | None = None
     resample_m: PositiveFloat | None = None  # reproject to square pixels of so many metres; None: pixels as they are
     crs: Annotated[str, Field(pattern=r"^[A-Za-z]+:\d+$")] | None = None  # with resample_m: EPSG:3035; None: UTM
 
@@ -59,6 +90,16 @@ class ScenesSource(SourceBase):
             raise ValueError(f"crs = {self.crs} is for scenes that are reprojected: give resample_m too")
         if self.resample_m is not None and self.gsd_m is not None:
             raise ValueError("gsd_m and resample_m both say how large a pixel is; leave gsd_m out")
+        if self.cloud is not None and self.resample_m is not None:
+            raise ValueError("cloud and resample_m: a cloud mask is read on its scene's own grid; leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _mask_is_at_hand(self) -> ScenesSource:
+        if self.cloud is not None and self.cloud.band is not None and self.cloud.band not in self.imagery.bands:
+            raise ValueError(f"cloud.band = {self.cloud.band} is not one of imagery.bands")
+        if self.cloud is not None and self.cloud.file is not None and self.store is not None:
+            raise ValueError("cloud.file is read from disk only; stack the mask as a band and give cloud.band")
         return self
 
 
@@ -87,6 +128,13 @@ class BandFilesSource(SourceBase):
     """Scenes stored as one GeoTIFF a band (`…_B04.tif`), resampled to the first declared band's grid."""
 
     format: Literal["band-files"]
+    cloud: CloudMask | None = None
+
+    @model_validator(mode="after")
+    def _mask_is_a_file(self) -> BandFilesSource:
+        if self.cloud is not None and self.cloud.band is not None:
+            raise ValueError("cloud.band would be resampled as a band; name its file: cloud.file = *_SCL.tif")
+        return self
 
     @model_validator(mode="after")
     def _on_disk(self) -> BandFilesSource:
@@ -132,8 +180,16 @@ class Quality(Section):
     min_entropy_bits: NonNegativeFloat = 1.0  # Shannon entropy of the grey histogram, 0-8 bits
     min_contrast: Annotated[float, Field(ge=0, le=127.5)] = 0.0  # standard deviation of the grey levels; 0: any
     min_sharpness: NonNegativeFloat = 0.0  # variance of grey's Laplacian; 0: any; it differs by sensor
-    max_nodata_share: Share = 0.1  # share of pixels equal to nodata in every band
+    max_nodata_share: Share = 0.1  # share of pixels equal to nodata in every band; Prithvi: 0.01
+    max_cloud_share: Share | None = None  # share of cloudy pixels, where the source declares a mask; Prithvi: 0.2
     min_px: PositiveInt = 32  # shorter side of a usable image
+
+
+class Quota(Section):
+    """At most so many images of each class, chosen by the hash of their ids, after duplicates are dropped."""
+
+    by: Literal["label", "source"]  # label: a class counts within its source, and images without one are not limited
+    most: PositiveInt | Literal["smallest"]  # smallest: as many of each class as the smallest one has
 
 
 class Geopile(Section):
@@ -154,6 +210,7 @@ class Geopile(Section):
     leave_out: Annotated[list[Name], Different] = []
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
     quality: Quality = Quality()
+    quota: Quota | None = None  # None: all that is left is kept
     sources: dict[Name, Source] = Field(min_length=1)
 
 
@@ -173,3 +230,7 @@ class Validation(Section):
     max_quarantined_share: Share = 0.05  # of all files met; above it the source folder itself is suspect
     min_images: PositiveInt = 1  # fewer usable images than this is critical
     min_images_per_source: PositiveInt = 1
+    # against the version validated before; findings are warnings unless expectations/drift.json says otherwise
+    max_lost_share: Share = 0.1  # of a source's images that may be gone
+    max_drift: NonNegativeFloat = 0.5  # by which a source's median measures may move, in their quartile distances
+    max_class_drift: Share = 0.1  # share of a source's images that would have to change class

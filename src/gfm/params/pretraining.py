@@ -82,6 +82,8 @@ class PretrainingBase(Section):
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 128  # images an optimiser step, over all processes
     accumulate: PositiveInt = 1  # parts that a process takes its share of a batch in; more need less memory
+    # leave out a training image at least so alike (cosine of the teacher's features) to one that is kept; None: none is
+    duplicate_cosine: OpenShare | None = None
     crop: Crop = Crop()
     schedule: Schedule = Schedule()
     weight_decay: NonNegativeFloat = 0.05

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gfm.params.downstream import Task
+from gfm.params.embeddings import Embedding
 from gfm.params.encoders import PublishedEncoder, Student, SupervisedTeacher, Teacher, TimmEncoder
 from gfm.params.geopile import Geopile, Splits, Validation
 from gfm.params.imagery import Paths
@@ -31,6 +32,7 @@ class Params(Section):
     teacher: Teacher
     student: Student = Student()
     encoders: dict[Name, PublishedEncoder] = {}  # published weights that `models` may name
+    embeddings: dict[Name, Embedding] = {}  # encoders whose view of the collection is drawn; usually the teacher
     pretrain: dict[Name, Pretraining] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
     models: list[Name] = ["random", "teacher", "gfm"]  # compared on every task
@@ -147,6 +149,9 @@ class Params(Section):
             raise ValueError("models names a model twice")
         if self.evaluate.baseline not in self.models:
             raise ValueError(f"evaluate.baseline = {self.evaluate.baseline} is not one of models")
+        for name in self.embeddings:
+            if name not in known:
+                raise ValueError(f"embeddings.{name} is no encoder; known are {', '.join(sorted(known))}")
         for name in self.promotion.tasks or ():
             if name not in self.tasks:
                 raise ValueError(f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}")

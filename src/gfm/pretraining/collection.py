@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from gfm import layout
 from gfm.errors import DataError
 
-COLUMNS = ["id", "source", "label", "licence", "shard", "offset", "size"]
+COLUMNS = ["id", "source", "label", "licence", "shard", "offset", "size", "width", "height"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,28 +11,38 @@ from torch import Tensor
 
 from gfm.models.encoder import Encoder
 from gfm.params import Crop
+from gfm.pretraining.batch import Batch
 from gfm.pretraining.data import VALIDATION_EPOCH, CropDataset, FixedBatches, make_loader
+from gfm.progress import track
 
 WHOLE = Crop(scale=(1, 1), ratio=(1, 1), flip=0)  # the centred square of an image
 
 
 @torch.no_grad()
 def pooled_features(
-    encoder: Encoder, images: CropDataset, *, batch_size: int, precision: AbstractContextManager[Any] | None = None
+    encoder: Encoder,
+    images: CropDataset,
+    *,
+    batch_size: int,
+    precision: AbstractContextManager[Any] | None = None,
+    workers: int = 0,
+    what: str | None = None,
 ) -> Tensor:
     """The mean of the last map, float32 (N, C) on the CPU, of `images` in their order, flips left out.
 
     The encoder computes in eval mode and gets its modes back; nothing else of it changes. `precision` is the context
-    to compute in.
+    to compute in; `what` names the work where its progress is to be shown.
     """
     device = next(encoder.parameters()).device
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
     found = []
     with precision or nullcontext():
-        for batch in make_loader(
-            images, FixedBatches(len(images), batch_size=batch_size, epoch=VALIDATION_EPOCH), workers=0
-        ):
+        batches = FixedBatches(len(images), batch_size=batch_size, epoch=VALIDATION_EPOCH)
+        loader: Iterable[Batch] = make_loader(images, batches, workers=workers)
+        if what is not None:
+            loader = track(loader, what, total=len(batches), unit="batches")
+        for batch in loader:
             found.append(encoder(batch.to(device).pictures)[-1].mean(dim=(2, 3)).float().cpu())
     for module, mode in modes.items():
         module.training = mode

@@ -13,9 +13,11 @@ from gfm.models.encoder_file import WEIGHTS, read_card
 from gfm.params import Params, Pretraining
 from gfm.pretraining.collection import Rows, manifest_of, read_rows
 from gfm.pretraining.data import CropDataset, StepBatches
+from gfm.pretraining.distinct import repeats_in, without
 from gfm.pretraining.features import WHOLE
 from gfm.pretraining.networks import TEACHER, uses_teacher
 from gfm.pretraining.recipes import Recipe
+from gfm.pretraining.repeats import Repeat
 from gfm.pretraining.trainer import Processes, TimedCheckpoint, check_batch
 from gfm.tracking.provenance import data_version
 from gfm.tracking.runs import Run, child_run
@@ -35,6 +37,7 @@ class Job:
     val: Rows
     batches: StepBatches
     processes: Processes
+    repeats: list[Repeat]  # training images that were left out for others
 
     @classmethod
     def prepare(cls, params: Params, name: str) -> Job:
@@ -44,6 +47,11 @@ class Job:
         run = params.pretrain[name]
         processes = Processes.from_environment()
         train, val = read_rows("train", without=run.without), read_rows("val", without=run.without)
+        repeats: list[Repeat] = []
+        if run.duplicate_cosine is not None:
+            belongs = {"data": data_hashes(run), "teacher": teacher_version()}
+            repeats = repeats_in(params, name, train, run.duplicate_cosine, belongs, processes)
+            train = without(train, repeats)
         check_batch(len(train), run.batch_size, processes, key=f"pretrain.{name}.batch_size", parts=run.accumulate)
         batches = StepBatches(
             len(train),
@@ -55,7 +63,7 @@ class Job:
             parts=run.accumulate,
             weights=train.weights(source_weights(params)),
         )
-        return cls(params, name, run, train, val, batches, processes)
+        return cls(params, name, run, train, val, batches, processes, repeats)
 
     @property
     def key(self) -> str:

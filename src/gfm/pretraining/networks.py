@@ -30,8 +30,8 @@ def load_networks(params: Params, name: str) -> Networks:
 
 
 def uses_teacher(run: Pretraining) -> bool:
-    """Whether what comes out depends on the teacher: followed, or taken as a start."""
-    return isinstance(run, FollowsTeacher) or run.start == "teacher"
+    """Whether what comes out depends on the teacher: followed, taken as a start, or asked what repeats."""
+    return isinstance(run, FollowsTeacher) or run.start == "teacher" or run.duplicate_cosine is not None
 
 
 def _student(params: Params, run: Pretraining, teacher: Encoder | None, seed: int) -> Encoder:

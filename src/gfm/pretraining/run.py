@@ -26,6 +26,7 @@ from gfm.pretraining.pictures import draw_reconstructions
 from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.recipes import Networks, Recipe, build_recipe
 from gfm.pretraining.record import RunRecord
+from gfm.pretraining.repeats import write_repeats
 from gfm.pretraining.sharding import ShardedStrategy, whole
 from gfm.pretraining.spending import over_nodes
 from gfm.pretraining.teacher_cache import TeacherCache, TeacherPass, fill_cache
@@ -107,6 +108,8 @@ def pretrain(params: Params, name: str) -> None:
         pictures = _draw(job, recipe, encoder, trainer, folder)
         for picture in pictures:
             tracked.image(folder / picture, picture)
+        if run.duplicate_cosine is not None:
+            write_repeats(folder / "duplicates.csv", job.repeats)
         if watch.probe is not None:
             watch.probe.write(folder / "probes.csv")
         write_finished(

@@ -137,7 +137,7 @@ def fill_cache(
         rows = range(block * BLOCK, min((block + 1) * BLOCK, len(dataset)))
         _write(cache.path(crop, block), dataset.rows, rows, how.features(dataset, crop, rows))
     for place in missing:
-        _wait_for(cache.path(*place))
+        wait_for(cache.path(*place))
     return cache
 
 
@@ -166,11 +166,12 @@ def _read(path: Path) -> NDArray[np.float16]:
     return column.values.to_numpy(zero_copy_only=True).reshape(len(column), -1)  # type: ignore[no-any-return]
 
 
-def _wait_for(path: Path) -> None:
+def wait_for(path: Path, seconds: float = WAIT_S) -> None:
+    """Return once the file is there; GfmError where another process does not make it in that time."""
     waited = time.monotonic()
     while not path.exists():
-        if time.monotonic() - waited > WAIT_S:
-            raise GfmError(f"{path}: the process that was to compute it has not within {WAIT_S:.0f} s; start again")
+        if time.monotonic() - waited > seconds:
+            raise GfmError(f"{path}: the process that was to compute it has not within {seconds:.0f} s; start again")
         time.sleep(0.2)
 
 

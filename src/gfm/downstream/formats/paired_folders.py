@@ -41,7 +41,7 @@ class PairedFolders(TaskFormat[Data]):
                 yield Refused(self._relative(error.path), error.reason)
 
     def _areas(self) -> tuple[list[Path], list[Refused]]:
-        """Folders that hold both of the two folders, sorted, and the folders that cannot be searched.
+        """Folders that hold both of the two folders, sorted, and those that cannot be searched or hold one alone.
 
         Links are followed after all real folders, and each folder is searched once, so that a link that leads back
         ends nowhere and one to another area does not list it twice.
@@ -57,9 +57,11 @@ class PairedFolders(TaskFormat[Data]):
                 if (status.st_dev, status.st_ino) in met:
                     continue
                 met.add((status.st_dev, status.st_ino))
-                if all(is_folder(here / part) for part in self.folders):
+                present = [part for part in self.folders if is_folder(here / part)]
+                if len(present) == len(self.folders):
                     areas.append(here)
                     continue
+                refused += [self._alone(here, part) for part in present if image_files(here / part)]
                 for child in subfolders(here):
                     (links if child.is_symlink() else folders).append(child)
             except OSError as error:
@@ -67,6 +69,13 @@ class PairedFolders(TaskFormat[Data]):
             except ImageError as error:
                 refused.append(Refused(self._relative(error.path), error.reason))
         return sorted(areas), refused
+
+    def _alone(self, area: Path, part: str) -> Refused:
+        """One of the two folders, with images but without the other beside it."""
+        [lacking] = set(self.folders) - {part}
+        count = len(image_files(area / part))
+        files = f"{count} file{'s' if count > 1 else ''}"
+        return Refused(self._relative(area / part), f"holds {files}, but there is no folder {lacking} beside it")
 
     def _pairs(self, area: Path) -> Iterator[Scene | Refused]:
         images, targets = self.folders

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from gfm.geopile.sources.cloud_mask import open_clouds
 from gfm.geopile.sources.dates import date_of_name, date_of_tags
 from gfm.geopile.sources.folder import DiskFolder
 from gfm.geopile.sources.grid import tile_corners, tile_name
@@ -51,7 +52,10 @@ def read_tiles(
     from rasterio.windows import Window
 
     files = find_bands(root / folder, source.imagery)
-    with open_bands(files, source.imagery, list(source.imagery.bands)) as stack:
+    with (
+        open_bands(files, source.imagery, list(source.imagery.bands)) as stack,
+        open_clouds(source, root / folder, stack.first) as clouds,
+    ):
         first = stack.first
         gsd_m = declared_gsd(source.gsd_m) or raster_gsd_m(first)
         nodata = first.nodata if source.imagery.nodata is None else source.imagery.nodata
@@ -62,13 +66,15 @@ def read_tiles(
             if only is not None and name not in only:
                 continue
             window = Window(left, top, tile_px, tile_px)
+            pixels = stack.read(window)
             yield Tile(
                 name,
-                stack.read(window),
+                pixels,
                 nodata=nodata,
                 gsd_m=gsd_m,
                 crs=crs,
                 date=date,
                 bounds=raster_bounds(first, window),
                 transform=window_transform(first, left, top),
+                cloud=None if clouds is None else clouds.read(window, pixels),
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm.errors import DataError
+from gfm.geopile.sources.cloud_mask import open_clouds, without_masks
 from gfm.geopile.sources.dates import date_of_name, date_of_tags
 from gfm.geopile.sources.folder import Folder
 from gfm.geopile.sources.grid import tile_corners, tile_name
@@ -26,7 +27,7 @@ def list_files(name: str, source: ScenesSource, folder: Folder) -> list[str]:
     """The scenes of the source, relative to its root; DataError also where its `crs` is no map in metres."""
     if source.crs is not None:
         _check_map(f"geopile.sources.{name}.crs", source.crs)
-    return matching(folder, name, source.include, "**/*", RASTERS)
+    return without_masks(matching(folder, name, source.include, "**/*", RASTERS), source.cloud)
 
 
 def tile_names(source: ScenesSource, folder: Folder, file: str, tile_px: int) -> list[str]:
@@ -48,22 +49,24 @@ def read_tiles(
     with _open(source, folder, file) as scene:
         gsd_m = source.resample_m or declared_gsd(source.gsd_m) or raster_gsd_m(scene.dataset)
         date = date_of_name(file) or date_of_tags(scene.dataset)
-        with scene.opened(folder, file) as grid:
+        with scene.opened(folder, file) as grid, open_clouds(source, scene.path, scene.dataset) as clouds:
             crs = grid.crs.to_string() if grid.crs else None
             for left, top in scene.corners(tile_px):
                 name = tile_name(file, left, top)
                 if only is not None and name not in only:
                     continue
                 window = Window(left, top, tile_px, tile_px)
+                pixels = scene.read(grid, window)
                 yield Tile(
                     name,
-                    scene.read(grid, window),
+                    pixels,
                     nodata=scene.nodata,
                     gsd_m=gsd_m,
                     crs=crs,
                     date=date,
                     bounds=raster_bounds(grid, window),
                     transform=window_transform(grid, left, top),
+                    cloud=None if clouds is None else clouds.read(window, pixels),
                 )
 
 

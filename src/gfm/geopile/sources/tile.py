@@ -26,6 +26,7 @@ class Tile:
     date: str | None = None  # ISO 8601, a year or a day
     bounds: Bounds | None = None
     transform: Transform | None = None  # of the tile's own pixels, in `crs`
+    cloud: np.ndarray[Any, np.dtype[np.bool_]] | None = None  # (H, W), True where cloudy; None: no mask
     whole: ImageFile | None = None  # the file that this image is all of; None for a tile cut from a scene
 
 
