@@ -15,6 +15,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -24,6 +25,7 @@ from typing import Any
 import xxhash
 
 from gfm.errors import DataError
+from gfm.geopile.cluster import cluster_map, on_shared_paths
 from gfm.geopile.duplicates import find_duplicates
 from gfm.geopile.manifest import write_manifest
 from gfm.geopile.parallel import BATCH_BYTES, OrderedMap, batches, ordered_map
@@ -53,8 +55,9 @@ def assemble(params: Params) -> None:
     Raises DataError when a source's folder is missing or holds nothing that matches; a single bad file is quarantined.
     """
     start = time.monotonic()
+    params = on_shared_paths(params)
     jobs, listed = _plan(params)
-    with new_folder(COLLECTION) as folder, ordered_map(_workers(params, jobs)) as map_in_order:
+    with new_folder(COLLECTION) as folder, _map(params, jobs) as map_in_order:
         found = _inspect_all(params, jobs, map_in_order)
         rows = sorted(found.rows, key=lambda row: row.id)
         twice = find_duplicates(rows, list(params.geopile.sources), params.geopile.near_duplicate_bits)
@@ -108,6 +111,12 @@ def _plan(params: Params) -> tuple[list[Job], dict[str, int]]:
             chosen[file].add(image)
         jobs += [Job(name, file, frozenset(chosen[file])) for file in sorted(chosen)]
     return jobs, listed
+
+
+def _map(params: Params, jobs: Sequence[Job]) -> AbstractContextManager[OrderedMap]:
+    if params.geopile.scheduler:
+        return cluster_map(params.geopile.scheduler, params.paths.raw.path)
+    return ordered_map(_workers(params, jobs))
 
 
 def _workers(params: Params, jobs: Sequence[Job]) -> int:

@@ -120,6 +120,8 @@ class Geopile(Section):
         3  # dHash Hamming distance that counts as the same picture
     )
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
+    # tcp://HOST:PORT of a Dask scheduler, whose workers then do the work instead; they read paths.raw by the same path
+    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://\S+$")] | None = None
     quality: Quality = Quality()
     sources: dict[Name, Source] = Field(min_length=1)
 
