@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from gfm.errors import DataError
 from gfm.imagery.shard_reader import ShardReader, decode_image
@@ -87,7 +88,28 @@ def test_crops_stay_inside_very_flat_images_and_keep_their_range():
     image = np.full((8, 400, 3), 7, np.uint8)
     for seed in range(20):
         crop, _ = random_crop(image, 16, Crop(), np.random.default_rng(seed))
-        assert crop.shape == (16, 16, 3) and (crop == 7).all()
+        assert crop.shape == (3, 16, 16) and (crop == 7).all()
+
+
+@pytest.mark.parametrize("side", [20, 100, 130, 300])
+def test_crops_are_resized_as_the_published_ones_are(side):
+    image = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    whole = {"scale": (1, 1), "ratio": (1, 1)}
+    crop, _ = random_crop(image, 96, Crop(**whole), np.random.default_rng(0))
+    published = np.asarray(Image.fromarray(image).resize((96, 96), Image.Resampling.BILINEAR))
+    assert np.abs(crop.permute(1, 2, 0).numpy().astype(int) - published).max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["antialiased", "linear"])
+@pytest.mark.parametrize("bands", [1, 4, 5, 12])
+def test_every_band_is_cropped_alike(bands, interpolation):
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, bands), dtype=np.uint8)
+    crop = Crop(interpolation=interpolation)
+    together, flip = random_crop(image, 32, crop, np.random.default_rng(1))
+    assert together.shape == (bands, 32, 32)
+    for band in range(bands):
+        alone, alike = random_crop(image[..., band : band + 1], 32, crop, np.random.default_rng(1))
+        assert torch.equal(together[band], alone[0]) and flip == alike
 
 
 def test_the_device_flips_as_the_crop_says(folder):

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -33,6 +34,15 @@ class Features(Protocol):
         """The feature (Ct,) of one crop of one row."""
 
 
+class Images(Protocol):
+    """Images that are decoded already (see DecodedImages)."""
+
+    px: int | None  # ceiling of their shorter side; None: as stored
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """The image (H, W, C) of one row."""
+
+
 class CropDataset(Dataset[Sample]):
     """Crops of the collection's images, addressed by (epoch, row).
 
@@ -42,6 +52,7 @@ class CropDataset(Dataset[Sample]):
         masking: which blocks are masked; None: no masks.
         crops: how many different crops an image has; 0: a new one every epoch.
         features: the teacher's features of these crops, where they are cached.
+        decoded: the images, where they are cached; None: they are read from `shards`.
     """
 
     def __init__(
@@ -55,10 +66,12 @@ class CropDataset(Dataset[Sample]):
         masking: Masking | None = None,
         crops: int = 0,
         features: Features | None = None,
+        decoded: Images | None = None,
         shards: Path = SHARDS,
     ) -> None:
         self.rows, self.bands, self.px, self.crop, self.seed = rows, bands, px, crop, seed
         self.masking, self.crops, self.features = masking, crops, features
+        self.decoded = decoded
         self.reader = ShardReader(shards)
 
     def __len__(self) -> int:
@@ -70,7 +83,7 @@ class CropDataset(Dataset[Sample]):
         draw = np.random.default_rng(self._draw("", number, row))
         part, flip = random_crop(self._image(row), self.px, self.crop, draw)
         return Sample(
-            torch.from_numpy(part.transpose(2, 0, 1).copy()),
+            part,
             row,
             flip,
             self._mask(epoch, row),
@@ -87,7 +100,9 @@ class CropDataset(Dataset[Sample]):
     def _draw(self, purpose: str, epoch: int, row: int) -> int:
         return xxhash.xxh3_64_intdigest(f"{purpose}{self.seed}/{epoch}/{self.rows.id(row)}".encode())
 
-    def _image(self, row: int) -> np.ndarray:
+    def _image(self, row: int) -> NDArray[np.uint8]:
+        if self.decoded is not None:
+            return self.decoded.image(row)
         name = self.rows.id(row)
         image = decode_image(self.reader.bytes(*self.rows.place(row)), name)
         if image.shape[2] != self.bands:
