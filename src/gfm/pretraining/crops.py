@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,35 +17,29 @@ TRIES = 10  # as torchvision's RandomResizedCrop, before it falls back to the la
 _AT_ONCE = 4  # bands that both libraries resize together by their fast paths; OpenCV 5 refuses more
 
 
-def random_crop(image: NDArray[np.uint8], px: int, crop: Crop, rng: np.random.Generator) -> tuple[Tensor, bool]:
-    """A random part of `image` (H, W, C), resized to uint8 (C, px, px), and whether to mirror it.
+def random_crop(image: NDArray[np.uint8], crop: Crop, rng: np.random.Generator, into: Tensor) -> bool:
+    """Write a random part of `image` (H, W, C), resized, to uint8 `into` (C, px, px); whether to mirror it.
 
     The part is drawn by torchvision's rule (RandomResizedCrop).
     """
     top, left, height, width = _window(image.shape[0], image.shape[1], crop, rng)
     part = image[top : top + height, left : left + width]
-    resized = _antialiased(part, px) if crop.interpolation == "antialiased" else _linear(part, px)
-    return resized, bool(rng.random() < crop.flip)
+    skips = min(height, width) >= 2 * into.shape[1]  # two neighbours a side would leave pixels out
+    resize = _antialiased if crop.interpolation == "antialiased" or skips else _linear
+    for first in range(0, len(into), _AT_ONCE):
+        resize(part[..., first : first + _AT_ONCE], into[first : first + _AT_ONCE])
+    return bool(rng.random() < crop.flip)
 
 
-def _antialiased(part: NDArray[np.uint8], px: int) -> Tensor:
+def _antialiased(part: NDArray[np.uint8], into: Tensor) -> None:
     """PIL's bilinear filter, which the published crops have: equal to one grey level."""
     planes = torch.from_numpy(part).permute(2, 0, 1)[None]
-    done = [
-        interpolate(some, size=(px, px), mode="bilinear", antialias=True)
-        for some in torch.split(planes, _AT_ONCE, dim=1)
-    ]
-    return (done[0] if len(done) == 1 else torch.cat(done, dim=1))[0].contiguous()
+    into.copy_(interpolate(planes, size=into.shape[1:], mode="bilinear", antialias=True)[0])
 
 
-def _linear(part: NDArray[np.uint8], px: int) -> Tensor:
-    """Two neighbours a side; the mean of an area where these would skip pixels."""
-    how = cv2.INTER_AREA if min(part.shape[:2]) >= 2 * px else cv2.INTER_LINEAR
-    resized: NDArray[np.uint8] = np.empty((part.shape[2], px, px), np.uint8)
-    for first in range(0, len(resized), _AT_ONCE):
-        some: Any = cv2.resize(part[..., first : first + _AT_ONCE], (px, px), interpolation=how)
-        cv2.split(some, list(resized[first : first + _AT_ONCE]))
-    return torch.from_numpy(resized)
+def _linear(part: NDArray[np.uint8], into: Tensor) -> None:
+    resized = cv2.resize(part, into.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    cv2.split(resized, list(into.numpy()))
 
 
 def _window(rows: int, columns: int, crop: Crop, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,12 +78,20 @@ class CropDataset(Dataset[Sample]):
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return self._sample(key, torch.empty(self.bands, self.px, self.px, dtype=torch.uint8))
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """The samples of a batch; their crops are written where the batch has them, not copied there."""
+        images = torch.empty(len(keys), self.bands, self.px, self.px, dtype=torch.uint8)
+        return collate([self._sample(key, image) for key, image in zip(keys, images, strict=True)], images)
+
+    def _sample(self, key: tuple[int, int], into: Tensor) -> Sample:
         epoch, row = key
         number = epoch % self.crops if self.crops and epoch >= 0 else epoch
         draw = np.random.default_rng(self._draw("", number, row))
-        part, flip = random_crop(self._image(row), self.px, self.crop, draw)
+        flip = random_crop(self._image(row), self.crop, draw, into)
         return Sample(
-            part,
+            into,
             row,
             flip,
             self._mask(epoch, row),
@@ -203,13 +211,17 @@ class TimedLoader(DataLoader[Batch]):
             yield batch
 
 
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
 def make_loader(dataset: CropDataset, batches: Sampler[list[tuple[int, int]]], *, workers: int) -> TimedLoader:
     """A loader of batches."""
     return TimedLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_as_it_is,  # the data set makes whole batches
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
     )
