@@ -7,17 +7,13 @@ import pickle
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gfm.errors import DataError, GfmError
 from gfm.imagery.shard_reader import decode_image
-from gfm.imagery.store_size import fitted, fitted_size
 from gfm.params import Crop
 from gfm.pretraining import decoded_cache
 from gfm.pretraining.collection import read_rows
@@ -72,25 +68,9 @@ def test_larger_images_are_resized_once_to_the_ceiling(folder: Path) -> None:
     stored = decode_image(CropDataset(rows, bands=3, px=32, crop=Crop(), seed=0).reader.bytes(*rows.place(0)), "x")
     image = cache.of(rows).image(0)
     assert stored.shape == (70, 80, 3) and image.shape == (35, 40, 3)
-    assert np.array_equal(image, cv2.resize(stored, (40, 35), interpolation=cv2.INTER_AREA))
+    halved = stored.reshape(35, 2, 40, 2, 3).mean(axis=(1, 3))
+    assert np.abs(image - halved).max() <= 0.5
     assert cache.folder != DecodedCache.of_collection(3, None, "pretrain.gfm").folder
-
-
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
-def test_a_ceiling_holds_for_the_shorter_side_and_keeps_the_shape(height: int, width: int, px: int) -> None:
-    low, high = sorted(fitted_size(height, width, px))
-    assert low == min(px, height, width)
-    assert abs(high / low - max(height, width) / min(height, width)) <= 0.5 / low + 1e-9
-    assert fitted_size(*fitted_size(height, width, px), px) == fitted_size(height, width, px)
-
-
-@pytest.mark.parametrize("bands", [1, 3, 5, 12])
-def test_any_number_of_bands_is_resized(bands: int) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (40, 60, bands), dtype=np.uint8)
-    smaller = fitted(image, 20)
-    assert smaller.shape == (20, 30, bands)
-    assert np.array_equal(smaller[..., -1], cv2.resize(image[..., -1].copy(), (30, 20), interpolation=cv2.INTER_AREA))
-    assert fitted(image, 40) is image
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

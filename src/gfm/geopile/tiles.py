@@ -24,6 +24,7 @@ from gfm.imagery.footprint import ground_block
 from gfm.imagery.hashing import dhash, pixel_hash
 from gfm.imagery.pictures import is_jpeg, is_png
 from gfm.imagery.raster import NOT_UTF8, Array, ImageError, nodata_mask, readable_name, to_uint8
+from gfm.imagery.store_size import fitted, fitted_size
 from gfm.params import Params, Source
 
 
@@ -142,6 +143,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
     source = params.geopile.sources[job.source]
     image = to_uint8(tile.pixels, source.imagery, source.stored_bands(params.geopile.bands))
     nodata = nodata_mask(tile.pixels, tile.nodata)
+    height, width = fitted_size(image.shape[0], image.shape[1], params.geopile.store_px)
     if tile.bounds:
         place = ground_block(tile.bounds, params.splits.block_km)
     else:  # neighbouring tiles share their ground: without coordinates the whole scene is one place
@@ -152,9 +154,9 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         place=place,
         file=file,
         label=tile.label,
-        width=image.shape[1],
-        height=image.shape[0],
-        gsd_m=None if tile.gsd_m is None else round(tile.gsd_m, 4),
+        width=width,
+        height=height,
+        gsd_m=None if tile.gsd_m is None else round(tile.gsd_m * image.shape[1] / width, 4),
         crs=tile.crs,
         date=tile.date,
         **measure(image, nodata)._asdict(),
@@ -176,7 +178,9 @@ def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
             image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
             if pixel_hash(image) != row.pixel_hash:
                 raise ImageError(params.paths.raw.path / row.file, "changed while the collection was being built")
-            data, suffix = _original(tile, image) or encode(image, geopile.jpeg_quality)
+            stored = fitted(image, geopile.store_px)
+            original = _original(tile, image) if stored is image else None
+            data, suffix = original or encode(stored, geopile.jpeg_quality)
             found[tile.name] = Encoded(row.id, data, suffix)
     except ImageError as error:
         raise DataError(

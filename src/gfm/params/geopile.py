@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.imagery import Imagery
-from gfm.params.section import Ascending, Below, Different, Licence, Listed, Name, OpenShare, Section, Share
+from gfm.params.section import (
+    Ascending,
+    Below,
+    Different,
+    Licence,
+    Listed,
+    Name,
+    OpenShare,
+    SchedulerAddress,
+    Section,
+    Share,
+)
 
 
 class SourceBase(Section):
@@ -116,14 +127,25 @@ class Geopile(Section):
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = (
         95  # of tiles cut from scenes; image files are kept as they are
     )
+    # images larger than this on their shorter side are stored resized to it, once; null: as they are
+    store_px: PositiveInt | None = None
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash Hamming distance that counts as the same picture
     )
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
     # tcp://HOST:PORT of a Dask scheduler, whose workers then do the work instead; they read paths.raw by the same path
-    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://\S+$")] | None = None
+    scheduler: SchedulerAddress | None = None
     quality: Quality = Quality()
     sources: dict[Name, Source] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stored_images_are_large_enough(self) -> Geopile:
+        if self.store_px is not None and self.store_px < self.quality.min_px:
+            raise ValueError(
+                f"store_px = {self.store_px} is below quality.min_px = {self.quality.min_px}: every image would be "
+                "dropped as too small; raise one or lower the other"
+            )
+        return self
 
 
 class Splits(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,12 @@ def _below(root: str) -> str:
     return root
 
 
+def _scheduler(address: str) -> str:
+    if not re.fullmatch(r"[a-z]+://\S+:\d+", address):
+        raise ValueError(f"{address} is no address of a Dask scheduler, such as tcp://node0:8786")
+    return address
+
+
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError(f"the smaller value first: {pair[1]:g}, {pair[0]:g}")
@@ -44,6 +51,7 @@ def _different(names: list[str]) -> list[str]:
 Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
 Ascending = AfterValidator(_ascending)
 Different = AfterValidator(_different)
+SchedulerAddress = Annotated[str, AfterValidator(_scheduler)]
 Scalar = bool | int | float | str
 
 
