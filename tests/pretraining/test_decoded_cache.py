@@ -69,7 +69,7 @@ def test_larger_images_are_resized_once_to_the_ceiling(folder: Path) -> None:
     image = cache.of(rows).image(0)
     assert stored.shape == (70, 80, 3) and image.shape == (35, 40, 3)
     halved = stored.reshape(35, 2, 40, 2, 3).mean(axis=(1, 3))
-    assert np.abs(image - halved).max() <= 0.5
+    assert np.abs(image - halved).max() <= 1, "two roundings"
     assert cache.folder != DecodedCache.of_collection(3, None, "pretrain.gfm").folder
 
 
