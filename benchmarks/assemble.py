@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import shutil
 import tempfile
 import time
@@ -128,13 +127,11 @@ def growth(sizes: Sequence[int]) -> list[dict[str, float]]:
     print(f"\n| {SMALL_PX} px images | ms an image | by the clock | x the first |\n|---|---|---|---|")
     rows: list[dict[str, float]] = []
     for images in sizes:
-        with tempfile.TemporaryDirectory(prefix="gfm-growth-") as folder:
-            os.chdir(folder)
+        with tempfile.TemporaryDirectory(prefix="gfm-growth-") as folder, contextlib.chdir(folder):
             write_class_folders(Path("raw/photos"), images, SMALL_PX)
             cpu = time.process_time()
             seconds = quietly(params({"photos": LABELLED}, Path("raw")))
             own = (time.process_time() - cpu) / images * 1e3
-            os.chdir("/")
         rows.append({"images": images, "cpu_ms": own, "wall_ms": seconds / images * 1e3})
         print(f"| {images:,} | {own:.2f} | {seconds / images * 1e3:.2f} | {own / rows[0]['cpu_ms']:.2f} |", flush=True)
     return rows
@@ -146,15 +143,13 @@ def in_processes(counts: Sequence[int], images: int) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     print(f"\n| processes, {images} images of {TILE_PX} px | images/s | x the first | {FULL_SIZE:,} images |")
     print("|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="gfm-workers-") as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory(prefix="gfm-workers-") as folder, contextlib.chdir(folder):
         write_class_folders(Path("raw/photos"), images, TILE_PX)
         for workers in counts:
             rate = images / quietly(params({"photos": LABELLED}, Path("raw"), workers=workers))
             rows.append({"workers": workers, "images_per_s": rate})
             minutes = FULL_SIZE / rate / 60
             print(f"| {workers} | {rate:,.0f} | {rate / rows[0]['images_per_s']:.2f} | {minutes:.0f} min |", flush=True)
-        os.chdir("/")
     return rows
 
 
@@ -172,13 +167,11 @@ def main() -> None:
     for name, make in (("class folders, 256 px JPEG", ways_of_jpegs), ("4-band scenes, 256 px tiles", ways_of_scenes)):
         if not options.images:
             break
-        with tempfile.TemporaryDirectory(prefix="gfm-assemble-") as folder:
-            os.chdir(folder)
+        with tempfile.TemporaryDirectory(prefix="gfm-assemble-") as folder, contextlib.chdir(folder):
             found = make(Path("raw"), options.images)
             run(found, options.rounds)
             results[name] = summary(found)
             print("\n" + table(name, summary(found)), flush=True)
-            os.chdir("/")
     if options.growth:
         results["growth"] = growth(options.growth)
     if options.workers:

@@ -10,7 +10,7 @@ reference without floats stands beside it.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import tempfile
 from collections.abc import Iterable
 from functools import partial
@@ -98,8 +98,7 @@ def main() -> None:
     print(header("torch", "torchvision", "pillow", "opencv-python-headless", "simplejpeg"))
     results = {}
     for px in options.px:
-        with tempfile.TemporaryDirectory(prefix="gfm-loader-") as folder:
-            os.chdir(folder)
+        with tempfile.TemporaryDirectory(prefix="gfm-loader-") as folder, contextlib.chdir(folder):
             images = options.images if px <= CEILING_PX else max(options.images // 4, 1)
             write_class_folders(Path("raw/photos"), images, px)
             collect(Path("raw"))
@@ -108,7 +107,6 @@ def main() -> None:
             run(found, options.rounds)
             results[px] = summary(found)
             print(table(f"{images} images of {px} px, crops of {CROP_PX} px", results[px]), flush=True)
-            os.chdir("/")
     write_json(json_file, results)
 
 

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -194,8 +193,7 @@ def main() -> None:
     print("| stage | rows | start, MB | peak, MB | seconds |\n|---|---|---|---|---|")
     results = []
     for rows in options.rows:
-        with tempfile.TemporaryDirectory(prefix="gfm-memory-") as folder:
-            os.chdir(folder)
+        with tempfile.TemporaryDirectory(prefix="gfm-memory-") as folder, contextlib.chdir(folder):
             write_manifest(rows)
             Path("expectations").symlink_to(REPOSITORY / "expectations")
             stages = options.stages if "split" in options.stages else ["split", *options.stages]  # others read it
@@ -207,7 +205,6 @@ def main() -> None:
                 results.append({"stage": stage, "rows": rows, **found})
                 numbers = f"{found['start_mb']:,.0f} | {found['peak_mb']:,.0f} | {found['seconds']:.1f}"
                 print(f"| {stage} | {rows:,} | {numbers} |", flush=True)
-            os.chdir("/")
     write_json(json_file, results)
 
 
