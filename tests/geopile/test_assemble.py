@@ -268,6 +268,21 @@ def test_image_files_are_kept_byte_for_byte_and_others_become_good_jpegs(work: P
     assert np.abs(images()["photos/c.tif"].astype(int) - picture(3)).mean() < 2
 
 
+def test_images_above_the_ceiling_are_stored_resized_once_and_others_as_they_are(work: Path) -> None:
+    save(work / "raw/photos/large.png", picture(1, 128, 192))
+    save(work / "raw/photos/small.png", picture(2, 64, 64))
+    assemble(parameters({"photos": {"format": "images", "gsd_m": 0.5}}, store_px=64))
+    stored, table = images(), manifest()
+    assert {name: image.shape for name, image in stored.items()} == {
+        "photos/large.png": (64, 96, 3),
+        "photos/small.png": (64, 64, 3),
+    }
+    assert np.array_equal(stored["photos/small.png"], picture(2, 64, 64))
+    halved = picture(1, 128, 192).reshape(64, 2, 96, 2, 3).mean(axis=(1, 3))
+    assert np.abs(stored["photos/large.png"] - halved).mean() < 2
+    assert table[["height", "width", "gsd_m"]].to_numpy().tolist() == [[64, 96, 1.0], [64, 64, 0.5]]
+
+
 def test_a_source_in_another_band_order_arrives_in_the_collections_order(work: Path) -> None:
     save(work / "raw/swapped/a.png", picture(1))
     assemble(parameters({"swapped": {"format": "images", "imagery": {"bands": {"B": None, "G": None, "R": None}}}}))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from gfm.errors import DataError
 from gfm.imagery.shard_reader import ShardReader, decode_image
@@ -22,6 +23,11 @@ from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, epoch_o
 
 def _dataset(seed: int = 0) -> CropDataset:
     return CropDataset(read_rows("train"), bands=3, px=32, crop=Crop(), seed=seed)
+
+
+def cut(image: np.ndarray, px: int, crop: Crop, seed: int) -> tuple[torch.Tensor, bool]:
+    into = torch.empty(image.shape[2], px, px, dtype=torch.uint8)
+    return into, random_crop(image, crop, np.random.default_rng(seed), into)
 
 
 def test_only_training_rows_are_trained_on(folder):
@@ -141,8 +147,38 @@ def test_worker_processes_give_the_same_batches(folder):
 def test_crops_stay_inside_very_flat_images_and_keep_their_range():
     image = np.full((8, 400, 3), 7, np.uint8)
     for seed in range(20):
-        crop, _ = random_crop(image, 16, Crop(), np.random.default_rng(seed))
-        assert crop.shape == (16, 16, 3) and (crop == 7).all()
+        crop, _ = cut(image, 16, Crop(), seed)
+        assert crop.shape == (3, 16, 16) and (crop == 7).all()
+
+
+@pytest.mark.parametrize("side", [20, 100, 130, 300])
+def test_crops_are_resized_as_the_published_ones_are(side):
+    image = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    whole = {"scale": (1, 1), "ratio": (1, 1)}
+    crop, _ = cut(image, 96, Crop(**whole), 0)
+    published = np.asarray(Image.fromarray(image).resize((96, 96), Image.Resampling.BILINEAR))
+    assert np.abs(crop.permute(1, 2, 0).numpy().astype(int) - published).max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["antialiased", "linear"])
+@pytest.mark.parametrize("px", [16, 32])
+@pytest.mark.parametrize("bands", [1, 4, 5, 12])
+def test_every_band_is_cropped_alike(bands, px, interpolation):
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, bands), dtype=np.uint8)
+    crop = Crop(interpolation=interpolation)
+    together, flip = cut(image, px, crop, 1)
+    assert together.shape == (bands, px, px)
+    for band in range(bands):
+        alone, alike = cut(image[..., band : band + 1], px, crop, 1)
+        assert torch.equal(together[band], alone[0]) and flip == alike
+
+
+def test_a_batch_holds_its_samples_in_order(folder):
+    dataset = _dataset()
+    keys = [(0, 3), (2, 1), (0, 7)]
+    batch, one_by_one = dataset.__getitems__(keys), collate([dataset[key] for key in keys])
+    assert torch.equal(batch.images, one_by_one.images) and batch.images.is_contiguous()
+    assert torch.equal(batch.rows, one_by_one.rows) and torch.equal(batch.flips, one_by_one.flips)
 
 
 def test_the_device_flips_as_the_crop_says(folder):

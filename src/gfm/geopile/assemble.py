@@ -13,7 +13,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from gfm.errors import GfmError
 from gfm.geopile.cache import Cache
 from gfm.geopile.catalogue import Catalogue, read_catalogue
 from gfm.geopile.choice import Choice, choose, dropped
+from gfm.geopile.cluster import cluster_map, on_shared_paths
 from gfm.geopile.findings import inspect_units, known
 from gfm.geopile.manifest import ManifestWriter, Place
 from gfm.geopile.parallel import OrderedMap, nothing, ordered_map
@@ -51,13 +52,13 @@ def assemble(params: Params) -> None:
     GfmError where the disk is full.
     """
     start = time.monotonic()
-    workers = params.geopile.workers or os.cpu_count() or 1
-    with _full_disk(), new_folder(COLLECTION) as folder, Cache() as cache, ordered_map(workers) as by_processes:
+    params = on_shared_paths(params)
+    with _full_disk(), new_folder(COLLECTION) as folder, Cache() as cache, _map(params) as on_workers:
         listing = list_units(params, cache)
         units = [(unit, known(cache, unit)) for unit in listing.units]
         missing = [unit for unit, found in units if not found.whole]
         files, size = sum(len(unit.files) for unit in missing), sum(unit.bytes for unit in missing)
-        inspect_units(params, units, cache, _worth(by_processes, files, size))
+        inspect_units(params, units, cache, _worth(params, on_workers, files, size))
         catalogue, met = read_catalogue(params, listing.units, cache)
 
         choice = choose(params, catalogue)
@@ -67,7 +68,7 @@ def assemble(params: Params) -> None:
         lacking = [shard for shard in shards if shard.key not in have]
         images = np.concatenate([shard.images for shard in lacking]) if lacking else np.empty(0, np.int64)
         size = int(catalogue.entries["size"][images].sum())
-        write_shards(params, lacking, catalogue, cache, _worth(by_processes, len(images), size))
+        write_shards(params, lacking, catalogue, cache, _worth(params, on_workers, len(images), size))
         places = place_shards(shards, catalogue, cache, folder / SHARDS.name)
 
         _write_manifests(params, folder, catalogue, places, choice)
@@ -101,11 +102,17 @@ def _full_disk() -> Iterator[None]:
         ) from None
 
 
-def _worth(by_processes: OrderedMap, files: int, size: int) -> OrderedMap:
-    """Processes where there is enough to do; they are started when they are first used."""
-    if files < FEW_FILES and size < FEW_BYTES:
+def _map(params: Params) -> AbstractContextManager[OrderedMap]:
+    if params.geopile.scheduler:
+        return cluster_map(params.geopile.scheduler, params.paths.raw.path)
+    return ordered_map(params.geopile.workers or os.cpu_count() or 1)
+
+
+def _worth(params: Params, on_workers: OrderedMap, files: int, size: int) -> OrderedMap:
+    """Processes where there is enough to do (they are started when they are first used); a cluster, if there is one."""
+    if params.geopile.scheduler is None and files < FEW_FILES and size < FEW_BYTES:
         return lambda function, items, _=nothing, /: map(function, items)
-    return by_processes
+    return on_workers
 
 
 def _write_manifests(params: Params, folder: Path, catalogue: Catalogue, places: Places, choice: Choice) -> None:

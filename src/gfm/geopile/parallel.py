@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -17,8 +17,9 @@ from gfm.errors import GfmError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Awaited = TypeVar("Awaited", covariant=True)
 
-_IN_FLIGHT = 4  # items a worker; what is in flight is all that memory holds
+IN_FLIGHT = 4  # items a worker; what is in flight is all that memory holds
 BATCH_BYTES = 8 << 20  # that items should carry at most, so that a worker's four are little
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GDAL_NUM_THREADS")
 
@@ -32,6 +33,16 @@ class OrderedMap(Protocol):
     def __call__(
         self, function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int] = ..., /
     ) -> Iterator[Result]: ...
+
+
+class Pending(Protocol[Awaited]):
+    """A result to come, of this machine's processes or a cluster's."""
+
+    def result(self) -> Awaited:
+        """Wait for it; raises what the function raised."""
+
+    def cancel(self) -> object:
+        """Give it up."""
 
 
 def nothing(_: object) -> int:
@@ -72,25 +83,32 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
         def pooled(
             function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int] = nothing, /
         ) -> Iterator[Result]:
-            most = _IN_FLIGHT * workers
-            waiting: deque[tuple[Future[Result], int]] = deque()
             try:
-                for item in items:
-                    while waiting and sum(carried for _, carried in waiting) + size(item) > most * BATCH_BYTES:
-                        yield waiting.popleft()[0].result()
-                    waiting.append((pool.submit(function, item), size(item)))
-                    if len(waiting) >= most:
-                        yield waiting.popleft()[0].result()
-                while waiting:
-                    yield waiting.popleft()[0].result()
+                yield from in_order(lambda item: pool.submit(function, item), items, size, IN_FLIGHT * workers)
             except BrokenProcessPool:
                 fix = "most likely for lack of memory; lower geopile.workers"
                 raise GfmError(f"a worker process was killed, {fix}") from None
-            finally:
-                for future, _ in waiting:
-                    future.cancel()
 
         yield pooled
+
+
+def in_order(
+    submit: Callable[[Item], Pending[Result]], items: Iterable[Item], size: Callable[[Item], int], most: int
+) -> Iterator[Result]:
+    """Results of `submit`ted items in their order, with at most `most` items and `most` * BATCH_BYTES in flight."""
+    waiting: deque[tuple[Pending[Result], int]] = deque()
+    try:
+        for item in items:
+            while waiting and sum(carried for _, carried in waiting) + size(item) > most * BATCH_BYTES:
+                yield waiting.popleft()[0].result()
+            waiting.append((submit(item), size(item)))
+            if len(waiting) >= most:
+                yield waiting.popleft()[0].result()
+        while waiting:
+            yield waiting.popleft()[0].result()
+    finally:
+        for future, _ in waiting:
+            future.cancel()
 
 
 @contextmanager

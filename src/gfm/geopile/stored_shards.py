@@ -28,7 +28,7 @@ from gfm.progress import track
 
 FORMAT = 1  # raise it when the same image gives other bytes in a shard: all are then written again
 
-_ENCODERS = ("simplejpeg", "opencv-python-headless")
+_ENCODERS = ("simplejpeg", "opencv-python-headless", "pillow")
 _IMAGES_A_BATCH = 32
 _ROWS_AT_ONCE = 1024
 
@@ -63,7 +63,7 @@ def plan_shards(params: Params, catalogue: Catalogue, images: npt.NDArray[np.boo
         entries = catalogue.entries[of_source]
         for count, cut in enumerate(cut_shards(entries["content"][:, 0], entries["size"], geopile.shard_mb)):
             part = entries[cut]
-            encoder = [] if part["own"].all() else [geopile.jpeg_quality, *map(version, _ENCODERS)]
+            encoder = [] if part["own"].all() else [geopile.jpeg_quality, geopile.store_px, *map(version, _ENCODERS)]
             digest = xxhash.xxh3_128(json.dumps([FORMAT, encoder]).encode())
             digest.update(np.ascontiguousarray(part["content"]).data)
             shards.append(Shard(f"{prefix}{name}-{count:05d}.tar", f"shards/{digest.hexdigest()}", of_source[cut]))

@@ -25,6 +25,7 @@ from gfm.imagery.footprint import ground_block
 from gfm.imagery.hashing import dhash, pixel_hash
 from gfm.imagery.pictures import is_jpeg, is_png
 from gfm.imagery.raster import NOT_UTF8, Array, ImageError, nodata_mask, readable_name, to_uint8
+from gfm.imagery.store_size import coarser, fitted, fitted_size
 from gfm.params import Params, Source
 
 
@@ -150,11 +151,12 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
     source = params.geopile.sources[job.source]
     image = to_uint8(tile.pixels, source.imagery, source.stored_bands(params.geopile.bands))
     nodata = nodata_mask(tile.pixels, tile.nodata)
+    height, width = fitted_size(image.shape[0], image.shape[1], params.geopile.store_px)
     if tile.bounds:
         place = ground_block(tile.bounds, params.splits.block_km)
     else:  # neighbouring tiles share their ground: without coordinates the whole scene is one place
         place = f"{job.source}/{job.file if tile.whole is None else tile.name}"
-    own = _original(tile, image)
+    own = _original(tile, image, params.geopile.store_px)
     return Row(
         id=f"{job.source}/{tile.name}",
         source=job.source,
@@ -162,9 +164,9 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         file=file,
         label=tile.label,
         labels=tile.labels,
-        width=image.shape[1],
-        height=image.shape[0],
-        gsd_m=None if tile.gsd_m is None else round(tile.gsd_m, 4),
+        width=width,
+        height=height,
+        gsd_m=None if tile.gsd_m is None else round(tile.gsd_m * image.shape[1] / width, 4),
         crs=tile.crs,
         date=tile.date,
         **measure(image, nodata)._asdict(),
@@ -175,7 +177,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         bounds=tile.bounds,
         own_size=len(own[0]) if own else None,
         own_hash=_hash(own),
-        transform=tile.transform,
+        transform=tile.transform and coarser(tile.transform, image.shape[1] / width, image.shape[0] / height),
     )
 
 
@@ -188,10 +190,11 @@ def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
         for tile in _tiles_again(params, images, frozenset(wanted)):
             row = wanted[tile.name]
             image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
-            own = _original(tile, image)
+            own = _original(tile, image, geopile.store_px)
             if (pixel_hash(image), _hash(own)) != (row.pixel_hash, row.own_hash):
                 raise ImageError(params.paths.raw.path / row.file, "changed while the collection was being built")
-            data, suffix = own or encode(image, geopile.jpeg_quality)
+            stored = fitted(image, geopile.store_px)
+            data, suffix = own or encode(stored, geopile.jpeg_quality)
             found[tile.name] = Encoded(row.id, data, suffix)
     except ImageError as error:
         raise ChangedError(
@@ -210,8 +213,10 @@ def _tiles_again(params: Params, images: Sequence[Kept], names: frozenset[str]) 
         yield from _tiles(params, Job(row.source, file, names, image.member))
 
 
-def _original(tile: Tile, image: Array) -> tuple[bytes, str] | None:
-    """The file's own bytes and suffix, where it is a PNG or JPEG whose stored pixels are already the picture."""
+def _original(tile: Tile, image: Array, store_px: int | None) -> tuple[bytes, str] | None:
+    """The file's own bytes and suffix, where it is a PNG or JPEG of pixels that are already those to be stored."""
+    if fitted_size(image.shape[0], image.shape[1], store_px) != image.shape[:2]:
+        return None
     if tile.whole is None or tile.pixels.shape != image.shape or not np.array_equal(tile.pixels, image):
         return None
     data = tile.whole.encoded()

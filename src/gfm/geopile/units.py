@@ -36,6 +36,7 @@ _JUDGED_LATER = {
     "shard_mb",
     "jpeg_quality",
     "workers",
+    "scheduler",
 }
 _DECODERS = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "rasterio", "xxhash")
 

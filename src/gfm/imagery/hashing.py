@@ -73,7 +73,9 @@ def grey(image: Image) -> Image:
     if image.shape[2] == 3:
         return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     bands = image.shape[2]
-    total = image.sum(axis=2, dtype=np.uint32)
+    total = image[..., 0].astype(np.uint32)
+    for band in range(1, bands):  # four times as fast as a sum over the last axis
+        total += image[..., band]
     mean: Image = ((2 * total + bands) // (2 * bands)).astype(np.uint8)
     return mean
 

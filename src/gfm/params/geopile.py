@@ -15,6 +15,7 @@ from gfm.params.section import (
     Listed,
     Name,
     OpenShare,
+    SchedulerAddress,
     Section,
     Share,
     StoreAddress,
@@ -203,15 +204,28 @@ class Geopile(Section):
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = (
         95  # of tiles cut from scenes; image files are kept as they are
     )
+    # images larger than this on their shorter side are stored resized to it, once; null: as they are
+    store_px: PositiveInt | None = None
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash Hamming distance that counts as the same picture
     )
     # for each of these sources also a manifest of the collection without it, which pretrain.NAME.without trains on
     leave_out: Annotated[list[Name], Different] = []
     workers: NonNegativeInt = 0  # processes; 0: as many as cores
+    # tcp://HOST:PORT of a Dask scheduler, whose workers then do the work instead; they read paths.raw by the same path
+    scheduler: SchedulerAddress | None = None
     quality: Quality = Quality()
     quota: Quota | None = None  # None: all that is left is kept
     sources: dict[Name, Source] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stored_images_are_large_enough(self) -> Geopile:
+        if self.store_px is not None and self.store_px < self.quality.min_px:
+            raise ValueError(
+                f"store_px = {self.store_px} is below quality.min_px = {self.quality.min_px}: every image would be "
+                "dropped as too small; raise one or lower the other"
+            )
+        return self
 
 
 class Splits(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -38,6 +39,12 @@ def _store_address(address: str) -> str:
     return address.rstrip("/") if parts.path.strip("/") else address
 
 
+def _scheduler(address: str) -> str:
+    if not re.fullmatch(r"[a-z]+://\S+:\d+", address):
+        raise ValueError(f"{address} is no address of a Dask scheduler, such as tcp://node0:8786")
+    return address
+
+
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError(f"the smaller value first: {pair[1]:g}, {pair[0]:g}")
@@ -56,6 +63,7 @@ Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
 StoreAddress = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://"), AfterValidator(_store_address)]
 Ascending = AfterValidator(_ascending)
 Different = AfterValidator(_different)
+SchedulerAddress = Annotated[str, AfterValidator(_scheduler)]
 Scalar = bool | int | float | str
 
 

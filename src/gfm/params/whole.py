@@ -16,8 +16,8 @@ from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretr
 from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
 from gfm.params.section import Name, Section, Seed
 
-# The last one is the folder beside the checkpoints that holds the teacher's features.
-RESERVED = ("random", "teacher", "teacher-features")
+# The last two are the folders beside the checkpoints that hold the teacher's features and decoded images.
+RESERVED = ("random", "teacher", "teacher-features", "decoded-images")
 
 
 class Params(Section):
@@ -177,6 +177,8 @@ class Params(Section):
             raise ValueError(
                 f"{key}.schedule.warmup_epochs = {warmup:g} is more than {key}.epochs = {run.epochs}; warm up for fewer"
             )
+        if run.decoded_px is not None and not run.decoded_cache:
+            raise ValueError(f"{key}.decoded_px = {run.decoded_px} needs {key}.decoded_cache: true")
         if run.batch_size % run.accumulate:
             raise ValueError(f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}")
         if run.sharding == "full":

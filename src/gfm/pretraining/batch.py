@@ -55,12 +55,12 @@ class Batch(NamedTuple):
         return torch.where(self.flips.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples as one batch."""
+def collate(samples: Sequence[Sample], images: Tensor | None = None) -> Batch:
+    """Samples as one batch; `images` are theirs, where they lie in one tensor already."""
     masks = [sample.mask for sample in samples if sample.mask is not None]
     features = [sample.feature for sample in samples if sample.feature is not None]
     return Batch(
-        torch.stack([sample.image for sample in samples]),
+        torch.stack([sample.image for sample in samples]) if images is None else images,
         torch.tensor([sample.row for sample in samples]),
         torch.tensor([sample.flip for sample in samples]),
         torch.stack(masks) if masks else None,

@@ -1,4 +1,4 @@
-"""Random resized crops in uint8 with OpenCV; flips, floats, means and masks belong on the device."""
+"""Random resized crops in uint8, as torchvision cuts and PIL resizes them; flips, floats and masks are the device's."""
 
 from __future__ import annotations
 
@@ -6,25 +6,40 @@ import math
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from gfm.params import Crop
 
 TRIES = 10  # as torchvision's RandomResizedCrop, before it falls back to the largest centred crop
+_AT_ONCE = 4  # bands that both libraries resize together by their fast paths; OpenCV 5 refuses more
 
 
-def random_crop(
-    image: NDArray[np.uint8], px: int, crop: Crop, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], bool]:
-    """A random part of `image` (H, W, C), resized to (px, px, C), and whether to mirror it (torchvision's rule)."""
+def random_crop(image: NDArray[np.uint8], crop: Crop, rng: np.random.Generator, into: Tensor) -> bool:
+    """Write a random part of `image` (H, W, C), resized, to uint8 `into` (C, px, px); whether to mirror it.
+
+    The part is drawn by torchvision's rule (RandomResizedCrop).
+    """
     top, left, height, width = _window(image.shape[0], image.shape[1], crop, rng)
     part = image[top : top + height, left : left + width]
-    # Linear interpolation skips pixels when it shrinks; the area rule averages them.
-    how = cv2.INTER_AREA if height > px and width > px else cv2.INTER_LINEAR
-    resized = cv2.resize(part, (px, px), interpolation=how)
-    if resized.ndim == 2:  # OpenCV drops a single band's axis
-        resized = resized[..., None]
-    return np.ascontiguousarray(resized), bool(rng.random() < crop.flip)
+    skips = min(height, width) >= 2 * into.shape[1]  # two neighbours a side would leave pixels out
+    resize = _antialiased if crop.interpolation == "antialiased" or skips else _linear
+    for first in range(0, len(into), _AT_ONCE):
+        resize(part[..., first : first + _AT_ONCE], into[first : first + _AT_ONCE])
+    return bool(rng.random() < crop.flip)
+
+
+def _antialiased(part: NDArray[np.uint8], into: Tensor) -> None:
+    """PIL's bilinear filter, which the published crops have: equal to one grey level."""
+    planes = torch.from_numpy(part).permute(2, 0, 1)[None]
+    into.copy_(interpolate(planes, size=into.shape[1:], mode="bilinear", antialias=True)[0])
+
+
+def _linear(part: NDArray[np.uint8], into: Tensor) -> None:
+    resized = cv2.resize(part, into.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    cv2.split(resized, list(into.numpy()))
 
 
 def _window(rows: int, columns: int, crop: Crop, rng: np.random.Generator) -> tuple[int, int, int, int]:

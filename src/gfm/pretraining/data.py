@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -33,6 +34,15 @@ class Features(Protocol):
         """The feature (Ct,) of one crop of one row."""
 
 
+class Images(Protocol):
+    """Images that are decoded already (see DecodedImages)."""
+
+    px: int | None  # ceiling of their shorter side; None: as stored
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """The image (H, W, C) of one row."""
+
+
 class CropDataset(Dataset[Sample]):
     """Crops of the collection's images, addressed by (epoch, row).
 
@@ -42,6 +52,7 @@ class CropDataset(Dataset[Sample]):
         masking: which blocks are masked; None: no masks.
         crops: how many different crops an image has; 0: a new one every epoch.
         features: the teacher's features of these crops, where they are cached.
+        decoded: the images, where they are cached; None: they are read from `shards`.
     """
 
     def __init__(
@@ -55,22 +66,32 @@ class CropDataset(Dataset[Sample]):
         masking: Masking | None = None,
         crops: int = 0,
         features: Features | None = None,
+        decoded: Images | None = None,
         shards: Path = SHARDS,
     ) -> None:
         self.rows, self.bands, self.px, self.crop, self.seed = rows, bands, px, crop, seed
         self.masking, self.crops, self.features = masking, crops, features
+        self.decoded = decoded
         self.reader = ShardReader(shards)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return self._sample(key, torch.empty(self.bands, self.px, self.px, dtype=torch.uint8))
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """The samples of a batch; their crops are written where the batch has them, not copied there."""
+        images = torch.empty(len(keys), self.bands, self.px, self.px, dtype=torch.uint8)
+        return collate([self._sample(key, image) for key, image in zip(keys, images, strict=True)], images)
+
+    def _sample(self, key: tuple[int, int], into: Tensor) -> Sample:
         epoch, row = key
         number = epoch % self.crops if self.crops and epoch >= 0 else epoch
         draw = np.random.default_rng(self._draw("", number, row))
-        part, flip = random_crop(self._image(row), self.px, self.crop, draw)
+        flip = random_crop(self._image(row), self.crop, draw, into)
         return Sample(
-            torch.from_numpy(part.transpose(2, 0, 1).copy()),
+            into,
             row,
             flip,
             self._mask(epoch, row),
@@ -87,7 +108,9 @@ class CropDataset(Dataset[Sample]):
     def _draw(self, purpose: str, epoch: int, row: int) -> int:
         return xxhash.xxh3_64_intdigest(f"{purpose}{self.seed}/{epoch}/{self.rows.id(row)}".encode())
 
-    def _image(self, row: int) -> np.ndarray:
+    def _image(self, row: int) -> NDArray[np.uint8]:
+        if self.decoded is not None:
+            return self.decoded.image(row)
         name = self.rows.id(row)
         image = decode_image(self.reader.bytes(*self.rows.place(row)), name)
         if image.shape[2] != self.bands:
@@ -217,13 +240,17 @@ class TimedLoader(DataLoader[Batch]):
             yield batch
 
 
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
 def make_loader(dataset: CropDataset, batches: Sampler[list[tuple[int, int]]], *, workers: int) -> TimedLoader:
     """A loader of batches."""
     return TimedLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_as_it_is,  # the data set makes whole batches
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
     )

@@ -13,6 +13,7 @@ from gfm.models.encoder_file import WEIGHTS, read_card
 from gfm.params import Params, Pretraining
 from gfm.pretraining.collection import Rows, manifest_of, read_rows
 from gfm.pretraining.data import CropDataset, StepBatches
+from gfm.pretraining.decoded_cache import DecodedCache
 from gfm.pretraining.distinct import repeats_in, without
 from gfm.pretraining.features import WHOLE
 from gfm.pretraining.networks import TEACHER, uses_teacher
@@ -23,7 +24,16 @@ from gfm.tracking.provenance import data_version
 from gfm.tracking.runs import Run, child_run
 
 # Of a pretraining's parameters: what does not change the weights that come out.
-INDIFFERENT = ("workers", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints", "budget", "probe", "sharding")
+INDIFFERENT = (
+    "workers",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "budget",
+    "probe",
+    "sharding",
+    "decoded_cache",  # but its decoded_px
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class Job:
     batches: StepBatches
     processes: Processes
     repeats: list[Repeat]  # training images that were left out for others
+    decoded: DecodedCache | None = None  # the images that its crops are cut from; None: the shards'
 
     @classmethod
     def prepare(cls, params: Params, name: str) -> Job:
@@ -63,7 +74,10 @@ class Job:
             parts=run.accumulate,
             weights=train.weights(source_weights(params)),
         )
-        return cls(params, name, run, train, val, batches, processes, repeats)
+        decoded = None
+        if run.decoded_cache:
+            decoded = DecodedCache.of_collection(len(params.geopile.bands), run.decoded_px, f"pretrain.{name}")
+        return cls(params, name, run, train, val, batches, processes, repeats, decoded)
 
     @property
     def key(self) -> str:
@@ -93,6 +107,7 @@ class Job:
             px=self.params.student.architecture.image_px,
             seed=self.seed,
             masking=recipe.masking if recipe else None,
+            decoded=self.decoded.of(rows) if self.decoded else None,
             **{"crop": self.run.crop, **more},
         )
 

@@ -69,6 +69,8 @@ def pretrain(params: Params, name: str) -> None:
         module = build_module(job, recipe, tracked)
         progress = LightningProgress(f"pretrain {name}", batch_size=run.batch_size, total_steps=batches.steps)
         with measure(params.carbon, f"pretrain {name}") as meter:
+            if job.decoded is not None:
+                job.decoded.fill(job.processes, threads=run.workers)
             watch = Watch.over(job, recipe, average, checkpoint, meter, tracked)
             trainer = make_trainer(
                 params.device,

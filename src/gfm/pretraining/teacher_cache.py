@@ -121,6 +121,8 @@ def fill_cache(
         "teacher_px": how.settings.teacher_px,
         "precision": how.precision,
     }
+    if dataset.decoded is not None and dataset.decoded.px is not None:  # else the images are those of the shards
+        whole["decoded_px"] = dataset.decoded.px
     text = json.dumps(whole, indent=1, sort_keys=True)
     cache = TeacherCache(FOLDER / xxhash.xxh3_64_hexdigest(text.encode()))
     if processes.rank == 0:
