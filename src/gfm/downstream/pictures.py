@@ -13,11 +13,12 @@ import xxhash
 
 from gfm.downstream.data import Chips
 from gfm.downstream.tasks.dense import IGNORED
-from gfm.downstream.tasks.task import Panel, TaskModel
+from gfm.downstream.tasks.task import Batch, Panel, Picture, TaskModel
 
 SAMPLES = 6
 TELLING_SHARE = 0.02  # of the pixels, that a class needs to be seen
-GREEN, RED, GREY = "#1a7f37", "#c1121f", "#444444"
+GREY = "#444444"
+VERDICTS = {True: "#1a7f37", False: "#c1121f", None: GREY}  # right, wrong, neither
 PANEL_INCHES = 2.0
 CAPTION_LETTERS = 48  # of a line above a picture
 
@@ -45,15 +46,21 @@ def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.d
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model.predict(batch._replace(image=batch.image.to(device))).cpu()
+        logits = model.predict(batch.to(device)).cpu()
     model.train(was_training)
-    rows = [model.panels(_as_rgb(batch.image[i].numpy()), logits[i], batch.target[i]) for i in range(len(numbers))]
+    rows = [model.panels(_dates(batch, i), logits[i], batch.target[i]) for i in range(len(numbers))]
     ids = [chips.samples[number].id for number in numbers]
     legend = model.legend()
     if legend:
         _draw_maps(path, rows, ids, legend, title)
     else:
         _draw_labels(path, [row[0] for row in rows], title)
+
+
+def _dates(batch: Batch, number: int) -> list[Picture]:
+    """The dates that a sample has."""
+    images = _as_rgb(batch.image[number].numpy())
+    return list(images if batch.present is None else images[batch.present[number].numpy()])
 
 
 def _as_rgb(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -105,7 +112,7 @@ def _draw_labels(path: Path, panels: Sequence[Panel], title: str) -> None:
     for axis, panel in zip(axes, panels, strict=False):
         axis.imshow(panel.picture, interpolation="nearest")
         lines = [part for line in panel.caption.splitlines() for part in wrap(line, CAPTION_LETTERS)]
-        axis.set_title("\n".join(lines), fontsize=8, color=GREEN if panel.verdict else RED)
+        axis.set_title("\n".join(lines), fontsize=8, color=VERDICTS[panel.verdict])
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
 

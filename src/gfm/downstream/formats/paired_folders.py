@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from gfm.downstream.formats.format import Data, TaskFormat, image_files, is_folder, subfolders
+from gfm.downstream.formats.format import Data, TaskFormat, image_files, is_folder
+from gfm.downstream.formats.search import search
 from gfm.downstream.sample import Refused, Scene
-from gfm.errors import DataError
-from gfm.imagery.raster import ImageError, unreadable
+from gfm.imagery.raster import ImageError
 
 
 class PairedFolders(TaskFormat[Data]):
@@ -32,41 +31,13 @@ class PairedFolders(TaskFormat[Data]):
         return file.stem
 
     def _scenes(self) -> Iterator[Scene | Refused]:
-        areas, refused = self._areas()
-        yield from refused
+        areas, refused = search(self.root, lambda folder: all(is_folder(folder / part) for part in self.folders))
+        yield from (Refused(self._relative(error.path), error.reason) for error in refused)
         for area in areas:
             try:
                 yield from self._pairs(area)
             except ImageError as error:
                 yield Refused(self._relative(error.path), error.reason)
-
-    def _areas(self) -> tuple[list[Path], list[Refused]]:
-        """Folders that hold both of the two folders, sorted, and the folders that cannot be searched.
-
-        Links are followed after all real folders, and each folder is searched once, so that a link that leads back
-        ends nowhere and one to another area does not list it twice.
-        """
-        areas: list[Path] = []
-        refused: list[Refused] = []
-        met: set[tuple[int, int]] = set()
-        folders, links = [self.root], list[Path]()
-        while folders or links:
-            here = folders.pop() if folders else links.pop(0)
-            try:
-                status = here.stat()
-                if (status.st_dev, status.st_ino) in met:
-                    continue
-                met.add((status.st_dev, status.st_ino))
-                if all(is_folder(here / part) for part in self.folders):
-                    areas.append(here)
-                    continue
-                for child in subfolders(here):
-                    (links if child.is_symlink() else folders).append(child)
-            except OSError as error:
-                refused.append(Refused(self._relative(here), unreadable(here, error).reason))
-            except ImageError as error:
-                refused.append(Refused(self._relative(error.path), error.reason))
-        return sorted(areas), refused
 
     def _pairs(self, area: Path) -> Iterator[Scene | Refused]:
         images, targets = self.folders
@@ -92,21 +63,3 @@ class PairedFolders(TaskFormat[Data]):
             seen.setdefault(key, image)
         for key in sorted(partners.keys() - seen.keys()):
             yield Refused(self._relative(partners[key]), f"no image {images}/{key}.* beside it")
-
-    def _odd_sizes(self, sizes: Sequence[tuple[int, int]], fix: str) -> dict[int, str]:
-        """Images of another size than most: chips are padded to the largest, so one large image would shrink all.
-
-        DataError where no size (width, height) is that of half the images.
-        """
-        counted = Counter(sizes)
-        (width, height), count = max(counted.items(), key=lambda item: (item[1], item[0]))
-        if 2 * count < len(sizes):
-            raise DataError(
-                f"{self.root}: {len(sizes)} images are of {len(counted)} sizes, none that of half of them "
-                f"({width}x{height} px: {count}); {fix}"
-            )
-        return {
-            position: f"is {w}x{h} px, most images of the task are {width}x{height}; {fix}"
-            for position, (w, h) in enumerate(sizes)
-            if (w, h) != (width, height)
-        }

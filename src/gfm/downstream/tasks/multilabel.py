@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_average_precision
 
 from gfm.downstream.tasks.pooled import PooledTask
-from gfm.downstream.tasks.task import Panel, Picture, Scores, primary_first
+from gfm.downstream.tasks.task import Panel, Picture, Scores, middle_date, primary_first
 
 SHOWN_LABELS = 4
 LONGEST_NAME = 30  # letters
@@ -28,7 +28,7 @@ class Multilabel(PooledTask):
     def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
         found, truth = logits > 0, target > 0
         caption = f"predicted: {self._names(found)}\ntrue: {self._names(truth)}"
-        return [Panel(images[0], caption, bool((found == truth).all()))]
+        return [Panel(middle_date(images), caption, bool((found == truth).all()))]
 
     def _names(self, chosen: Tensor) -> str:
         names = [_short(name) for name, yes in zip(self.spec.classes, chosen.tolist(), strict=True) if yes]

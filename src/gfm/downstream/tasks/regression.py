@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from gfm.downstream.decoders import PyramidDecoder
-from gfm.downstream.tasks.numbers import NumberTask
-from gfm.downstream.tasks.task import Batch, Panel, Picture, Scores, TaskSpec, primary_first
+from gfm.downstream.tasks.numbers import Errors, NumberTask
+from gfm.downstream.tasks.task import Batch, Panel, Picture, Scores, TaskSpec, date_panels
 from gfm.models.encoder import Encoder
 
 SHOWN_STDS = 2.0  # standard deviations of the training targets, each side of their mean, that colours tell apart
@@ -38,10 +37,10 @@ class Regression(NumberTask):
     def refer(self, batch: Batch) -> Tensor:
         return torch.full_like(batch.target, self.spec.number_mean)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor:
         size = self.spec.number_px or self.spec.image_px
         found = F.interpolate(
-            self.decoder(self.encoder(image[:, 0])), size=(size, size), mode="bilinear", align_corners=False
+            self.decoder(self.pyramid(image, present)), size=(size, size), mode="bilinear", align_corners=False
         )
         return self.spec.number_mean + self.spec.number_std * found.float()
 
@@ -49,7 +48,7 @@ class Regression(NumberTask):
         found, truth = logits[0].cpu().numpy(), target[0].cpu().numpy()
         measured = np.isfinite(truth)
         return [
-            Panel(images[0], "image"),
+            *date_panels(images, self.spec.dates),
             Panel(_coloured(self._scaled(truth), measured), "truth"),
             Panel(_coloured(self._scaled(found), measured), "prediction"),
             Panel(_signed((found - truth) / (SHOWN_STDS * self.spec.number_std), measured), "error"),
@@ -73,28 +72,6 @@ class Regression(NumberTask):
     @property
     def _unit(self) -> str:
         return f" {self.spec.unit}" if self.spec.unit else ""
-
-
-class Errors(Scores):
-    """R2, RMSE and MAE over all measured pixels of a split; of the last two, less is better."""
-
-    primary = "r2"
-
-    def __init__(self) -> None:
-        self.metrics = {"r2": R2Score(), "rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
-        for metric in self.metrics.values():
-            metric.set_dtype(torch.float64)  # R2 is a difference of sums of squares
-
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        measured = target.isfinite()
-        if not measured.any():
-            return
-        found, truth = logits[measured].double(), target[measured].double()
-        for metric in self.metrics.values():
-            metric.to(logits.device).update(found, truth)
-
-    def compute(self) -> dict[str, float]:
-        return primary_first({name: float(metric.compute()) for name, metric in self.metrics.items()}, self.primary)
 
 
 def _coloured(shares: np.ndarray, measured: np.ndarray) -> Picture:

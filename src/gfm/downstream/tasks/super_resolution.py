@@ -64,7 +64,7 @@ class SuperResolution(NumberTask):
     def refer(self, batch: Batch) -> Tensor:
         return bicubic(self.in_unit(batch.image)[:, 0], self.size)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor:
         low = image[:, 0]
         side = self.spec.encoder_px or self.spec.image_px
         seen = low if side == low.shape[-1] else _bilinear(low, (side, side))
