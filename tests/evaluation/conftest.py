@@ -163,12 +163,13 @@ class Workspace:
         model: str,
         scores: Sequence[float],
         *,
+        metric: str | None = None,
         seeds: Sequence[int] | None = None,
         energy: dict[str, Any] | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         folder = Path("models/tasks") / task / model
-        metric = METRICS[self.params.tasks[task].kind]
+        metric = metric or METRICS[self.params.tasks[task].kind]
         seeds = list(seeds if seeds is not None else range(len(scores)))
         rows = []
         for seed, score in zip(seeds, scores, strict=True):
@@ -186,6 +187,7 @@ class Workspace:
             "task": task,
             "kind": self.params.tasks[task].kind,
             "model": model,
+            "mode": self.params.tasks[task].finetune.mode,
             "seeds": seeds,
             "seconds": 14.0,
             "samples": 1900,
@@ -266,6 +268,12 @@ class Fabricate:
     energy = staticmethod(make_energy)
     provenance = staticmethod(make_provenance)
     picture = staticmethod(picture)
+
+    def workspace(self, params: Params) -> Workspace:
+        """A workspace of these parameters, with params.yaml and nothing else yet."""
+        text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
+        Path("params.yaml").write_text(text, encoding="utf-8")
+        return Workspace(params)
 
     def __call__(self) -> Workspace:
         made = Workspace(make_params())

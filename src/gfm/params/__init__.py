@@ -44,6 +44,7 @@ from gfm.params.formats import (
     PlaceSplit,
     SpaceNet2,
 )
+from gfm.params.geobench2 import GEOBENCH2_KINDS, GeoBench2
 from gfm.params.geopile import (
     ArchiveSource,
     BandFilesSource,
@@ -83,6 +84,7 @@ from gfm.params.whole import Params
 __all__ = [
     "CLASS_MAPS",
     "DATE_DIRECTIVES",
+    "GEOBENCH2_KINDS",
     "NUMBERS",
     "PARAMS_FILE",
     "Architecture",
@@ -104,6 +106,7 @@ __all__ = [
     "Format",
     "FormatBase",
     "FullFinetuning",
+    "GeoBench2",
     "Geopile",
     "GfmFastPretraining",
     "GfmPretraining",

@@ -14,6 +14,7 @@ from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
 from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
 from gfm.params.section import Name, Section, Seed
+from gfm.params.variants import check_variants
 
 # The last one is the folder beside the checkpoints that holds the teacher's features.
 RESERVED = ("random", "teacher", "teacher-features")
@@ -46,6 +47,7 @@ class Params(Section):
         self._sources_have_the_bands()
         self._teacher_sources_carry_labels()
         self._models_are_known()
+        check_variants(self.tasks)
         for name, run in self.pretrain.items():
             self._pretraining_fits(name, run)
         self._normalisation_fits()
