@@ -81,7 +81,7 @@ class Workspace:
 
     def write_all(self) -> None:
         self.write_data()
-        for name, kg in (("teacher", 0.0009), ("gfm", 0.0031)):
+        for name, kg in (("teacher", 0.0009), *((name, 0.0031) for name in self.params.pretrain)):
             self.write_encoder(name, energy=make_energy(kg))
         self.write_encoder("random", energy=None)
         for task in self.params.tasks:
@@ -132,7 +132,13 @@ class Workspace:
         }
         write_json("reports/validation.json", validation)
 
-    def write_encoder(self, name: str, energy: dict[str, Any] | None, provenance: dict[str, Any] | None = None) -> None:
+    def write_encoder(
+        self,
+        name: str,
+        energy: dict[str, Any] | None,
+        provenance: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         folder = Path("models/encoders") / name
         pretrained = name in self.params.pretrain
         origin = "random" if name == "random" else "pretrained" if pretrained else "supervised"
@@ -147,6 +153,7 @@ class Workspace:
             "samples": 2800,
             "run_id": None,
             "metrics": {},
+            "settings": settings,
         }
         write_json(folder / "run.json", record | {"provenance": provenance or make_provenance(0), "energy": energy})
         if name == "random":

@@ -133,6 +133,9 @@ class Params(Section):
             raise ValueError("models names a model twice")
         if self.evaluate.baseline not in self.models:
             raise ValueError(f"evaluate.baseline = {self.evaluate.baseline} is not one of models")
+        reference = self.evaluate.reference
+        if reference is not None and (reference not in self.pretrain or reference not in self.models):
+            raise ValueError(f"evaluate.reference = {reference} is not one of pretrain that models names")
         for name in self.promotion.tasks or ():
             if name not in self.tasks:
                 raise ValueError(f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}")

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from gfm.downstream.decoders import PyramidDecoder
 from gfm.downstream.tasks.numbers import Errors, NumberTask
-from gfm.downstream.tasks.task import Batch, Panel, Picture, Scores, TaskSpec, date_panels
+from gfm.downstream.tasks.task import Batch, Panel, Picture, Scale, Scores, TaskSpec, date_panels
 from gfm.models.encoder import Encoder
 
 SHOWN_STDS = 2.0  # standard deviations of the training targets, each side of their mean, that colours tell apart
-STEPS = 5  # colours in the legend
+STEPS = 64  # colours of a scale
 NO_DATA = 255  # white
 
 
@@ -58,20 +58,15 @@ class Regression(NumberTask):
         """Numbers in [0, 1] of what is shown."""
         return (numbers - self.spec.number_mean) / (2 * SHOWN_STDS * self.spec.number_std) + 0.5
 
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        shares = np.linspace(0, 1, STEPS)
-        colours = _coloured(shares[None], np.ones((1, STEPS), bool))[0]
+    def scales(self) -> list[Scale]:
         reach = SHOWN_STDS * self.spec.number_std
-        shown = [
-            (f"{self.spec.number_mean + (2 * share - 1) * reach:.3g}{self._unit}", tuple(map(int, colour)))
-            for share, colour in zip(shares, colours, strict=True)
+        middle, unit = self.spec.number_mean, self.spec.unit
+        shares, signs = np.linspace(0, 1, STEPS)[None], np.linspace(-1, 1, STEPS)[None]
+        shown = np.ones((1, STEPS), bool)
+        return [
+            Scale(("truth", "prediction"), unit, middle - reach, middle + reach, _coloured(shares, shown)),
+            Scale(("error",), f"error, {unit}" if unit else "error", -reach, reach, _signed(signs, shown)),
         ]
-        low, high = (tuple(map(int, _signed(np.array([[way]]), np.array([[True]]))[0, 0])) for way in (-1.0, 1.0))
-        return [*shown, (f"{reach:.3g}{self._unit} too low", low), ("too high", high)]  # type: ignore[list-item]
-
-    @property
-    def _unit(self) -> str:
-        return f" {self.spec.unit}" if self.spec.unit else ""
 
 
 def _coloured(shares: np.ndarray, measured: np.ndarray) -> Picture:

@@ -97,6 +97,16 @@ class Panel(NamedTuple):
     verdict: bool | None = None  # whether the prediction is right; None where that is no yes or no
 
 
+class Scale(NamedTuple):
+    """What the colours of some panels mean, as a bar."""
+
+    panels: tuple[str, ...]  # captions of the panels that it belongs to
+    label: str
+    low: float
+    high: float
+    colours: Picture  # (1, N, 3), from low to high
+
+
 SHOWN_DATES = 3
 
 
@@ -160,7 +170,11 @@ class TaskModel(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} names no reference")
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Name and colour of everything that maps show; empty where nothing is a map."""
+        """Name and colour of everything that maps of classes show."""
+        return []
+
+    def scales(self) -> list[Scale]:
+        """What the colours of maps of numbers mean."""
         return []
 
     def panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
