@@ -192,6 +192,13 @@ def test_other_kinds_take_several_dates_too(series, kind, metric, changes):
     assert (folder / "predictions.png").stat().st_size > 5_000
 
 
+def test_fewer_dates_than_the_index_was_made_for_ask_for_another_index(series):
+    _index(series)
+    series.workplace.declare(fields=_task(dates={"number": 2}))
+    code, printed = series.workplace.gfm("finetune", "fields", "teacher")
+    assert code == 2 and "fields.parquet: made for 3 dates a sample, now 2; run `gfm index` again" in printed
+
+
 def test_a_batch_whose_dates_are_not_those_declared_is_refused(series):
     _index(series)
     code, printed = series.workplace.gfm("finetune", "fields", "teacher")

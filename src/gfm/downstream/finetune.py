@@ -139,6 +139,11 @@ def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) 
         raise DataError(
             f"{task_index(task_name)}: made for a {index.kind} task, now {task.kind}; run `gfm index` again"
         )
+    most = max(len(row.sample.inputs) for row in index.rows)
+    if task.dates is not None and most > task.dates.number:
+        raise DataError(
+            f"{task_index(task_name)}: made for {most} dates a sample, now {task.dates.number}; run `gfm index` again"
+        )
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
