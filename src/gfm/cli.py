@@ -317,6 +317,20 @@ def leaderboard(
 
 
 @app.command()
+def submission(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    board: Annotated[str, typer.Option(help="full: all weights were trained; frozen: the head alone.")] = "full",
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Write the results of tasks that are GEO-Bench-2's (tasks.NAME.geobench2) as a submission to its leaderboard."""
+    from gfm.evaluation.submission import write_submission
+
+    if board not in ("full", "frozen"):
+        raise GfmError(f"--board {board}: must be full or frozen")
+    write_submission(_load(params), folder, board)  # type: ignore[arg-type]
+
+
+@app.command()
 def promote(
     version: Annotated[int | None, typer.Option(help="The version to judge; without it the challenger.")] = None,
     to: Annotated[int | None, typer.Option(help="Make this version champion without the gate: a way back.")] = None,

@@ -16,7 +16,7 @@ from gfm.downstream.adapted import load_adapted
 from gfm.downstream.formats import open_format
 from gfm.downstream.moments import Moments
 from gfm.downstream.table import read_index
-from gfm.downstream.tasks.regression import Errors
+from gfm.downstream.tasks.numbers import Errors
 from gfm.params import load
 
 HIDDEN = -9999.0

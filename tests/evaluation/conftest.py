@@ -81,7 +81,7 @@ class Workspace:
 
     def write_all(self) -> None:
         self.write_data()
-        for name, kg in (("teacher", 0.0009), ("gfm", 0.0031)):
+        for name, kg in (("teacher", 0.0009), *((name, 0.0031) for name in self.params.pretrain)):
             self.write_encoder(name, energy=make_energy(kg))
         self.write_encoder("random", energy=None)
         for task in self.params.tasks:
@@ -132,7 +132,13 @@ class Workspace:
         }
         write_json("reports/validation.json", validation)
 
-    def write_encoder(self, name: str, energy: dict[str, Any] | None, provenance: dict[str, Any] | None = None) -> None:
+    def write_encoder(
+        self,
+        name: str,
+        energy: dict[str, Any] | None,
+        provenance: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         folder = Path("models/encoders") / name
         pretrained = name in self.params.pretrain
         origin = "random" if name == "random" else "pretrained" if pretrained else "supervised"
@@ -147,6 +153,7 @@ class Workspace:
             "samples": 2800,
             "run_id": None,
             "metrics": {},
+            "settings": settings,
         }
         write_json(folder / "run.json", record | {"provenance": provenance or make_provenance(0), "energy": energy})
         if name == "random":
@@ -163,12 +170,13 @@ class Workspace:
         model: str,
         scores: Sequence[float],
         *,
+        metric: str | None = None,
         seeds: Sequence[int] | None = None,
         energy: dict[str, Any] | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         folder = Path("models/tasks") / task / model
-        metric = METRICS[self.params.tasks[task].kind]
+        metric = metric or METRICS[self.params.tasks[task].kind]
         seeds = list(seeds if seeds is not None else range(len(scores)))
         rows = []
         for seed, score in zip(seeds, scores, strict=True):
@@ -186,6 +194,7 @@ class Workspace:
             "task": task,
             "kind": self.params.tasks[task].kind,
             "model": model,
+            "mode": self.params.tasks[task].finetune.mode,
             "seeds": seeds,
             "seconds": 14.0,
             "samples": 1900,
@@ -266,6 +275,12 @@ class Fabricate:
     energy = staticmethod(make_energy)
     provenance = staticmethod(make_provenance)
     picture = staticmethod(picture)
+
+    def workspace(self, params: Params) -> Workspace:
+        """A workspace of these parameters, with params.yaml and nothing else yet."""
+        text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
+        Path("params.yaml").write_text(text, encoding="utf-8")
+        return Workspace(params)
 
     def __call__(self) -> Workspace:
         made = Workspace(make_params())

@@ -159,11 +159,19 @@ def test_metrics_are_numbers_only_and_few(evaluated: Path) -> None:
 def test_results_and_figures_lie_beside_the_report(evaluated: Path) -> None:
     reports = evaluated / "reports"
     assert (reports / "results.csv").read_text().splitlines()[:2] == [
-        "model,task,metric,score,seed",
-        "random,scenes,accuracy,0.410000,0",
+        "model,task,metric,score,seed,mode,dataset",
+        "random,scenes,accuracy,0.410000,0,full,scenes",
     ]
     names = {path.name for path in (reports / "figures").iterdir()}
-    assert {"arp.png", "contributions.png", "arp-carbon.png", "learning-scenes.png", "training-gfm.png"} <= names
+    expected = {
+        "arp.png",
+        "contributions.png",
+        "arp-carbon.png",
+        "scores-scenes.png",
+        "learning-scenes.png",
+        "training-gfm.png",
+    }
+    assert expected <= names
     assert not list(reports.rglob(".*"))  # nothing half-written is left behind
 
 
@@ -292,6 +300,6 @@ def test_what_scores_without_training_stands_beside_the_models(
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"reference": {"name": "bicubic", "test": {"accuracy": 0.5125}}}))
     evaluate(workspace.params)
-    assert "accuracy bicubic 0.512 without training" in words(Path("reports/report.html").read_text())
+    assert "accuracy · full bicubic 0.512 without training" in words(Path("reports/report.html").read_text())
     print_results(workspace.params)
     assert "scenes: bicubic 0.512 without training\n" in capsys.readouterr().out

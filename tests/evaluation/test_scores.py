@@ -15,7 +15,7 @@ from gfm.evaluation.scores import primary_metrics, primary_only, read_runs, resu
 def test_the_table_has_the_test_scores_with_the_primary_metric_first(workspace: Any) -> None:
     runs = read_runs(workspace.params)
     table = results_table(runs)
-    assert list(table.columns) == ["model", "task", "metric", "score", "seed"]
+    assert list(table.columns) == ["model", "task", "metric", "score", "seed", "mode", "dataset"]
     assert len(table) == 3 * 3 * 3 * 2  # tasks x models x seeds x metrics, test split only
     assert table[table["task"] == "scenes"]["metric"].iloc[0] == "accuracy"
     primary = primary_only(table, primary_metrics(runs))

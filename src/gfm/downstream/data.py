@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -34,39 +34,48 @@ class Chips(Dataset[Batch]):
         self.bands = list(bands)
         self.spec = spec
         self.held = held
-        self._image: Tensor | None = None
-        self._target: Tensor | None = None
+        self.dated = data.task.dates is not None  # samples differ in how many dates they have
+        self._held: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def hold(self, what: str) -> None:
         """Read everything into memory now, if this part is to be held."""
-        if not self.held or self._image is not None:
-            return
-        chips = list(read_in_threads(self._read, self.samples, what, "chips"))
-        self._image = torch.stack([image for image, _ in chips])
-        self._target = torch.stack([target for _, target in chips])
+        if self.held and self._held is None:
+            self._held = self._together(read_in_threads(self._read, self.samples, what, "chips"))
 
     def __getitems__(self, numbers: list[int]) -> Batch:
+        if self._held is None:
+            return self._together(self._read(self.samples[number]) for number in numbers)
+        image, target, present = self._held
         index = torch.as_tensor(numbers)
-        if self._image is not None and self._target is not None:
-            return Batch(self._image[index], self._target[index])
-        chips = [self._read(self.samples[number]) for number in numbers]
-        return Batch(torch.stack([image for image, _ in chips]), torch.stack([target for _, target in chips]))
+        return Batch(image[index], target[index], None if present is None else present[index])
 
     def __getitem__(self, number: int) -> Batch:
         return self.__getitems__([number])
 
     def target(self, number: int) -> Tensor:
         """The target of one sample."""
-        return self._read_target(self.samples[number]) if self._target is None else self._target[number]
+        return self._read_target(self.samples[number]) if self._held is None else self._held.target[number]
 
     def targets(self) -> Tensor:
         """All targets of the part, (N, …)."""
-        return (
-            torch.stack([self.target(number) for number in range(len(self))]) if self._target is None else self._target
-        )
+        if self._held is not None:
+            return self._held.target
+        return torch.stack([self.target(number) for number in range(len(self))])
+
+    def _together(self, chips: Iterable[tuple[Tensor, Tensor]]) -> Batch:
+        """Chips of any number of dates as a batch; missing dates are black, and said to be missing."""
+        images, targets = zip(*chips, strict=True)
+        if not self.dated:
+            return Batch(torch.stack(images), torch.stack(targets))
+        image = images[0].new_zeros((len(images), self.spec.dates, *images[0].shape[1:]))
+        present = torch.zeros((len(images), self.spec.dates), dtype=torch.bool)
+        for number, dates in enumerate(images):
+            image[number, : len(dates)] = dates
+            present[number, : len(dates)] = True
+        return Batch(image, torch.stack(targets), present)
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
         images = self.data.images(sample, self.bands)
@@ -84,6 +93,8 @@ class Chips(Dataset[Batch]):
         if self.spec.number_px is not None:
             numbers = _padded(self.data.numbers(sample, self.bands), self.spec.number_px, np.nan)
             return torch.from_numpy(np.ascontiguousarray(numbers.transpose(2, 0, 1)))
+        if self.data.task.numbers_images:
+            return torch.tensor([float(sample.labels[0])])
         ids = [classes.index(label) for label in sample.labels]
         if self.data.task.kind == "classification":
             return torch.tensor(ids[0])

@@ -23,7 +23,7 @@ from gfm.downstream.requirements import check_requirements
 from gfm.downstream.result import Reference, SeedResult, mean_and_spread, write_history, write_run, write_scores
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex, read_index
-from gfm.downstream.tasks import Batch, TaskModel, TaskSpec, build_model
+from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
 from gfm.downstream.tasks.dense import IGNORED
 from gfm.downstream.training import Learned, Training
 from gfm.errors import DataError
@@ -32,7 +32,17 @@ from gfm.lightning_progress import quiet_lightning
 from gfm.models.encoder import load_encoder
 from gfm.models.encoder_file import read_card
 from gfm.output_folder import new_folder
-from gfm.params import CLASS_MAPS, ImageTargets, ParameterError, Params, SpaceNet2, Task
+from gfm.params import (
+    CLASS_MAPS,
+    DatedFolders,
+    Format,
+    ImageTargets,
+    LabelsTable,
+    ParameterError,
+    Params,
+    SpaceNet2,
+    Task,
+)
 from gfm.progress import say
 from gfm.tracking.carbon import measure
 from gfm.tracking.provenance import provenance, run_of
@@ -129,6 +139,11 @@ def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) 
         raise DataError(
             f"{task_index(task_name)}: made for a {index.kind} task, now {task.kind}; run `gfm index` again"
         )
+    most = max(len(row.sample.inputs) for row in index.rows)
+    if task.dates is not None and most > task.dates.number:
+        raise DataError(
+            f"{task_index(task_name)}: made for {most} dates a sample, now {task.dates.number}; run `gfm index` again"
+        )
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
@@ -146,23 +161,33 @@ def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:
     spec = TaskSpec(
         name=name,
         classes=tuple(index.classes),
-        dates=len(samples[0].inputs),
+        dates=len(samples[0].inputs) if task.dates is None else task.dates.number,
         bands=bands,
         image_px=task.image_px,
         mask_px=side if task.kind in CLASS_MAPS else None,
         positive=positive_id(name, task, index.classes),
         metric=task.metric,
         loss=task.loss,
+        reduce="mean" if task.dates is None else task.dates.reduce,
     )
     if isinstance(task.data, SpaceNet2):
         target_side = max(max((sample.target_window or sample.window)[2:]) for sample in samples)
         return replace(spec, image_px=side, encoder_px=task.image_px, number_px=target_side, number_bands=bands)
-    if isinstance(task.data, ImageTargets):
+    if task.kind == "regression":
         train = index.numbers["train"]
+        number_px = None if task.numbers_images else side
         return replace(
-            spec, number_px=side, number_mean=train["mean"], number_std=train["std"], unit=task.data.target.unit
+            spec, number_px=number_px, number_mean=train["mean"], number_std=train["std"], unit=_unit(task.data)
         )
     return spec
+
+
+def _unit(data: Format) -> str:
+    if isinstance(data, ImageTargets):
+        return data.target.unit
+    if isinstance(data, LabelsTable | DatedFolders) and data.labels is not None:
+        return data.labels.unit
+    return data.target.unit if isinstance(data, DatedFolders) else ""
 
 
 def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
@@ -207,7 +232,7 @@ def _refer(model: TaskModel, job: Job) -> Reference | None:
     settings = job.task.finetune
     with torch.no_grad():
         for batch in score_loader(job.parts["test"], batch_size=settings.batch_size, workers=settings.workers):
-            there = Batch(batch.image.to(device), batch.target.to(device))
+            there = batch.to(device)
             scores.update(model.refer(there), there.target)
     return Reference(model.reference, scores.compute())
 

@@ -24,7 +24,7 @@ from gfm.imagery.hashing import dihedral_dhashes, file_hash, pixel_hash
 from gfm.imagery.raster import ImageError
 from gfm.layout import TASKS
 from gfm.output_folder import new_folder
-from gfm.params import CLASS_MAPS, NUMBER_MAPS, Params, Task
+from gfm.params import CLASS_MAPS, NUMBERS, Params, Task
 from gfm.progress import say
 
 
@@ -76,12 +76,11 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         )
     classes = data.classes([item.sample for item in seen])
     positive_id(name, task, classes)
-    part_of = split_places(name, (item.sample.place for item in seen), task.data.split)
-    if len(classes) < 2 and task.kind not in NUMBER_MAPS:
+    parts, split_by = _parts(name, task, data, [item.sample for item in seen])
+    if len(classes) < 2 and task.kind not in NUMBERS:
         raise DataError(
             f"{data.root}: all samples of tasks.{name} are of one class, {classes[0]}; nothing to tell apart"
         )
-    parts = [part_of[item.sample.place] for item in seen]
     left_out = doubles(parts, [item.pixel_hashes for item in seen])
     kept, doubled = _without(left_out, list(zip(seen, parts, strict=True)))
     ground = _ground(kept, data)
@@ -98,6 +97,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         "same_ground": _listed(ground, kept),
         "near_duplicates": _listed(looks, kept),
         "quarantined": len(refused),
+        **({"split_by": split_by} if split_by else {}),
     }
     write_rows(
         folder / f"{name}.parquet",
@@ -105,12 +105,29 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     )
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     counts = ", ".join(f"{part} {summary['counts'][part]} in {len(summary['places'][part])} places" for part in PARTS)
-    say(f"{name}: {counts}; {len(refused)} files quarantined, {len(left_out)} duplicates of held-out samples dropped")
+    how = f"split by {split_by}" if split_by else "split by place"
+    say(
+        f"{name}: {counts}, {how}; {len(refused)} files quarantined, "
+        f"{len(left_out)} duplicates of held-out samples dropped"
+    )
     if overlaps:
         say(f"{name}: {overlaps.total()} samples on the ground of a part that counts more dropped")
     _say_shared(name, "lie on the ground of", ground, kept)
     _say_shared(name, "look like", looks, kept)
     return refused
+
+
+def _parts(name: str, task: Task, data: TaskFormat[Any], samples: Sequence[Sample]) -> tuple[list[Part], str]:
+    """The part of every sample, and the files that say so; "" where the rule of places does."""
+    given = [sample.part for sample in samples if sample.part is not None]
+    if not given:
+        part_of = split_places(name, (sample.place for sample in samples), task.data.split)
+        return [part_of[sample.place] for sample in samples], ""
+    source = published.source if (published := data.published_split()) else f"column {task.data.split.column}"
+    for part in PARTS:
+        if part not in given:
+            raise DataError(f"tasks.{name}: the split by {source} leaves no sample to {part}; complete the data or it")
+    return given, source
 
 
 def _without(left_out: set[int], samples: Sequence[tuple[Seen, Part]]) -> tuple[list[tuple[Seen, Part]], Counter[Part]]:
@@ -200,7 +217,7 @@ def _summary(name: str, task: Task, classes: list[str], kept: Sequence[tuple[See
         if absent[part]:
             say(f"warning: {name}: {part} has no {', '.join(absent[part])}, which {why}")
     numbers = {part: _numbers(item for item, where in kept if where == part) for part in PARTS}
-    if task.kind in NUMBER_MAPS:
+    if task.kind in NUMBERS:
         _check_numbers(name, task, numbers)
     else:
         _check_validation(name, task, [label for label in classes if having["val"][label]])
@@ -211,7 +228,7 @@ def _summary(name: str, task: Task, classes: list[str], kept: Sequence[tuple[See
         "places": {part: sorted({item.sample.place for item, where in kept if where == part}) for part in PARTS},
         "samples_with_class": {part: {label: having[part][label] for label in classes} for part in PARTS},
         "absent": absent,
-        **({"numbers": numbers} if task.kind in NUMBER_MAPS else {}),
+        **({"numbers": numbers} if task.kind in NUMBERS else {}),
     }
 
 
@@ -225,6 +242,7 @@ def _check_numbers(name: str, task: Task, numbers: Mapping[Part, Mapping[str, fl
     """DataError where the numbers of a part are all the same: nothing to learn, or R2 that is not defined."""
     if task.kind != "regression":
         return
+    what = "number" if task.numbers_images else "measured pixel"
     why: Mapping[Part, str] = {
         "train": "there is nothing to learn",
         "val": "no epoch can be chosen",
@@ -233,8 +251,8 @@ def _check_numbers(name: str, task: Task, numbers: Mapping[Part, Mapping[str, fl
     for part in PARTS:
         if numbers[part]["min"] == numbers[part]["max"]:
             raise DataError(
-                f"tasks.{name}: every measured pixel of {part} is {numbers[part]['min']:g}, so that {why[part]}; "
-                f"check data.target, or divide its places otherwise (data.split)"
+                f"tasks.{name}: every {what} of {part} is {numbers[part]['min']:g}, so that {why[part]}; "
+                f"check the data, or divide its places otherwise (data.split)"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,13 +13,22 @@ import xxhash
 
 from gfm.downstream.data import Chips
 from gfm.downstream.tasks.dense import IGNORED
-from gfm.downstream.tasks.task import Panel, TaskModel
+from gfm.downstream.tasks.task import Batch, Panel, Picture, Scale, TaskModel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SAMPLES = 6
 TELLING_SHARE = 0.02  # of the pixels, that a class needs to be seen
-GREEN, RED, GREY = "#1a7f37", "#c1121f", "#444444"
-PANEL_INCHES = 2.0
-CAPTION_LETTERS = 48  # of a line above a picture
+GREY = "#444444"
+VERDICTS = {True: "#1a7f37", False: "#c1121f", None: GREY}  # right, wrong, neither
+# A page shows a picture about 500 px wide, whatever it holds: letters are of a size that can be read there.
+WIDTH_INCHES, DPI = 6.0, 180
+POINTS, SMALL_POINTS = 10, 9
+LETTERS_AN_INCH = 12  # small ones
+LINE_INCHES = 0.17
+BAR_INCHES = 0.12
 
 
 def choose_samples(chips: Chips) -> list[int]:
@@ -45,15 +54,20 @@ def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.d
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model.predict(batch._replace(image=batch.image.to(device))).cpu()
+        logits = model.predict(batch.to(device)).cpu()
     model.train(was_training)
-    rows = [model.panels(_as_rgb(batch.image[i].numpy()), logits[i], batch.target[i]) for i in range(len(numbers))]
+    rows = [model.panels(_dates(batch, i), logits[i], batch.target[i]) for i in range(len(numbers))]
     ids = [chips.samples[number].id for number in numbers]
-    legend = model.legend()
-    if legend:
-        _draw_maps(path, rows, ids, legend, title)
+    if model.legend() or model.scales():
+        _draw_maps(path, rows, ids, model, title)
     else:
         _draw_labels(path, [row[0] for row in rows], title)
+
+
+def _dates(batch: Batch, number: int) -> list[Picture]:
+    """The dates that a sample has."""
+    images = _as_rgb(batch.image[number].numpy())
+    return list(images if batch.present is None else images[batch.present[number].numpy()])
 
 
 def _as_rgb(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -62,35 +76,53 @@ def _as_rgb(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dt
     return np.ascontiguousarray(chosen.transpose(0, 2, 3, 1))
 
 
-def _draw_maps(
-    path: Path,
-    rows: Sequence[Sequence[Panel]],
-    ids: Sequence[str],
-    legend: Sequence[tuple[str, tuple[int, int, int]]],
-    title: str,
-) -> None:
+def _draw_maps(path: Path, rows: Sequence[Sequence[Panel]], ids: Sequence[str], model: TaskModel, title: str) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     columns = len(rows[0])
-    figure = Figure(figsize=(PANEL_INCHES * columns, PANEL_INCHES * (len(rows) + 0.55)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for panel, axis in zip(rows[0], axes[0], strict=True):
-        axis.set_title(panel.caption, fontsize=10)
+    side = WIDTH_INCHES / columns
+    figure = Figure(figsize=(WIDTH_INCHES, side * len(rows) + 1.1), layout="constrained")
+    # Bars of scales have a row of their own, so that the rows above stay level.
+    bars = [BAR_INCHES / side] if model.scales() else []
+    grid = figure.add_gridspec(len(rows) + len(bars), columns, height_ratios=[1.0] * len(rows) + bars)
+    axes = [[figure.add_subplot(grid[row, column]) for column in range(columns)] for row in range(len(rows))]
+    captions = [panel.caption for panel in rows[0]]
+    for caption, axis in zip(captions, axes[0], strict=True):
+        axis.set_title(caption, fontsize=POINTS)
+    letters = int(side * LETTERS_AN_INCH)
     for row, name, line in zip(rows, ids, axes, strict=True):
         for panel, axis in zip(row, line, strict=True):
             axis.imshow(panel.picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(_short(name), fontsize=7)
+        line[0].set_ylabel(_short(name, letters), fontsize=SMALL_POINTS)
+    for scale in model.scales():
+        own = [column for column, caption in enumerate(captions) if caption in scale.panels]
+        _draw_scale(figure, figure.add_subplot(grid[-1, own[0] : own[-1] + 1]), scale)
     handles = [
         Patch(facecolor=[value / 255 for value in colour], edgecolor=GREY, linewidth=0.5, label=name)
-        for name, colour in legend
+        for name, colour in model.legend()
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), columns + 1), fontsize=8, frameon=False
-    )
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110)
+    if handles:
+        longest = max(len(name) for name, _ in model.legend())
+        across = max(1, int(WIDTH_INCHES * LETTERS_AN_INCH / (longest + 10)))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(len(handles), across), fontsize=POINTS, frameon=False
+        )
+    figure.suptitle(title, fontsize=POINTS)
+    figure.savefig(path, dpi=DPI)
+
+
+def _draw_scale(figure: Figure, axes: Axes, scale: Scale) -> None:
+    """A bar of colours that fills the axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    colours = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(scale.colours[0] / 255))
+    bar = figure.colorbar(colours, cax=axes, orientation="horizontal")
+    bar.set_ticks([scale.low, (scale.low + scale.high) / 2, scale.high])
+    bar.ax.set_xticklabels([f"{tick:.3g}" for tick in bar.get_ticks()], fontsize=SMALL_POINTS)
+    bar.set_label(scale.label, fontsize=POINTS)
 
 
 def _draw_labels(path: Path, panels: Sequence[Panel], title: str) -> None:
@@ -98,17 +130,23 @@ def _draw_labels(path: Path, panels: Sequence[Panel], title: str) -> None:
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.5 * PANEL_INCHES * columns, 1.9 * PANEL_INCHES * rows), layout="constrained")
+    side = WIDTH_INCHES / columns
+    letters = int(side * LETTERS_AN_INCH)
+    captions = [
+        "\n".join(part for line in panel.caption.splitlines() for part in wrap(line, letters)) for panel in panels
+    ]
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    height = rows * (side + lines * LINE_INCHES) + 2 * LINE_INCHES
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
-    for axis, panel in zip(axes, panels, strict=False):
+    for axis, panel, caption in zip(axes, panels, captions, strict=False):
         axis.imshow(panel.picture, interpolation="nearest")
-        lines = [part for line in panel.caption.splitlines() for part in wrap(line, CAPTION_LETTERS)]
-        axis.set_title("\n".join(lines), fontsize=8, color=GREEN if panel.verdict else RED)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110)
+        axis.set_title(caption, fontsize=SMALL_POINTS, color=VERDICTS[panel.verdict])
+    figure.suptitle(title, fontsize=POINTS)
+    figure.savefig(path, dpi=DPI)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-23:]}"
+def _short(name: str, letters: int) -> str:
+    return name if len(name) <= letters else f"…{name[1 - letters :]}"

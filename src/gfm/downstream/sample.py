@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm.downstream.moments import Moments
+from gfm.downstream.split import Part
 from gfm.imagery.footprint import Bounds
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the first date's grid
@@ -22,6 +23,7 @@ class Scene:
     inputs: tuple[tuple[str, ...], ...]  # one tuple of files per date
     target: str | None = None  # file of the mask, or of the numbers
     labels: tuple[str, ...] = ()
+    part: Part | None = None  # that a published split gives it; None: places are split
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Sample:
     window: Window
     bounds: Bounds | None = None
     target_window: Window | None = None  # in pixels of the target, where those are others; it may reach beyond it
+    part: Part | None = None  # that a published split gives it
 
 
 @dataclass(frozen=True, slots=True)

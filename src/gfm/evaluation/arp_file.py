@@ -44,7 +44,7 @@ def arp_of_file(path: Path, baseline: str, out: Path | None) -> None:
     """
     if out is not None and out.exists() and out.samefile(path):
         raise DataError(f"--json {out}: is the results table itself; give another file")
-    table = read_scores(path, COLUMNS, "score")
+    table = _each_data_set_once(read_scores(path, COLUMNS, "score"))
     errors = [metric for metric in dict.fromkeys(table["metric"]) if metric.lower() in ERRORS]
     if errors:
         raise DataError(
@@ -75,6 +75,16 @@ def arp_of_file(path: Path, baseline: str, out: Path | None) -> None:
             say(f"{task} is the mean of {', '.join(metrics)}; leave rows out to score it by one of them.")
     if out is not None:
         write_whole(out, json.dumps({model: asdict(entry) for model, entry in found.items()}, indent=1) + "\n")
+
+
+def _each_data_set_once(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the tasks that repeat another one's data in another mode, as a column `dataset` says."""
+    if "dataset" not in table:
+        return table
+    variant = (table["dataset"] != table["task"]) & table["dataset"].isin(set(table["task"]))
+    if variant.any():
+        say(f"left out, as variants of other tasks: {', '.join(dict.fromkeys(table['task'][variant]))}")
+    return table[~variant].reset_index(drop=True)
 
 
 def _with_fractions(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ class Assessment:
     baseline: str
     confidence: float
     metrics: dict[str, str]  # task -> primary metric
+    counted: list[str]  # tasks that ARP is the mean of: each data set once
     means: dict[tuple[str, str], float]  # (task, model) -> mean over seeds
     seeds: dict[tuple[str, str], int]  # (task, model) -> number of seeds
     performance: dict[str, RelativePerformance]  # empty where ARP is not defined
@@ -49,13 +50,16 @@ def assess(params: Params, results: pd.DataFrame, metrics: dict[str, str]) -> As
     not scored on the same tasks (see `relative_performance`).
     """
     primary = primary_only(results, metrics)
+    counted = [task for task in metrics if params.tasks[task].variant_of is None]
+    variants = primary[~primary["task"].isin(counted)]
+    deciding = primary[primary["task"].isin(counted)]
     cells = {
         (task, model): primary[(primary["task"] == task) & (primary["model"] == model)]["score"]
         for task in metrics
         for model in map(str, primary["model"].unique())
     }
     baseline, confidence = params.evaluate.baseline, params.evaluate.confidence
-    too_small = [task for task in metrics if params.tasks[task].too_small]
+    too_small = [task for task in counted if params.tasks[task].too_small]
 
     def spread(table: pd.DataFrame) -> Intervals:
         return bootstrap_intervals(
@@ -64,23 +68,27 @@ def assess(params: Params, results: pd.DataFrame, metrics: dict[str, str]) -> As
 
     performance, undefined = {}, ""
     try:
-        performance = relative_performance(primary, baseline)
+        performance = relative_performance(deciding, baseline)
     except UndefinedARP as error:
         undefined = str(error)
     firm = None
-    if performance and 0 < len(too_small) < len(metrics):
-        others = primary[~primary["task"].isin(too_small)]
+    if performance and 0 < len(too_small) < len(counted):
+        others = deciding[~deciding["task"].isin(too_small)]
         firm = relative_performance(others, baseline), spread(others)
+    intervals = spread(deciding)
+    if not variants.empty:
+        intervals = replace(intervals, scores=intervals.scores | spread(variants).scores)
     return Assessment(
         models=[str(model) for model in primary["model"].unique()],
         baseline=baseline,
         confidence=confidence,
         metrics=metrics,
+        counted=counted,
         means={cell: float(scores.mean()) for cell, scores in cells.items()},
         seeds={cell: len(scores) for cell, scores in cells.items()},
         performance=performance,
         undefined=undefined,
-        intervals=spread(primary),
+        intervals=intervals,
         too_small=too_small,
         firm=firm,
     )

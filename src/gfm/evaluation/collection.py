@@ -232,6 +232,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     alike = sum(int(record.get("near_duplicates", {}).get(part, 0)) for part in ("train", "val"))
     if alike:
         notes.append(f"{alike} look like held-out samples")
+    if record.get("split_by"):
+        notes.append(f"split by {record['split_by']}")
     return notes
 
 

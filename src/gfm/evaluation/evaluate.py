@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from gfm import layout
 from gfm.errors import DataError
+from gfm.evaluation.ablation import ablations
 from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.collection import read_data
 from gfm.evaluation.energy import Cost, costs
@@ -62,8 +63,9 @@ def _evaluate(params: Params) -> None:
     run_ids = {name: encoders[name].get("run_id") for name in params.models}
     untrained = references(runs)
     summary = _summary(assessment, untrained, spent, grounds(runs), run_ids)
+    removed = ablations(params, assessment, results, encoders)
     drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
-    page = render_report(params, assessment, untrained, spent, drawn, data, records)
+    page = render_report(params, assessment, untrained, spent, drawn, data, records, removed)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
     write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))

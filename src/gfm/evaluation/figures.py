@@ -49,6 +49,34 @@ def arp_bars(
         return png(figure)
 
 
+def score_bars(
+    scores: Mapping[str, float],
+    intervals: Mapping[str, Interval | None],
+    metric: str,
+    colours: Mapping[str, str],
+    theme: Theme,
+) -> bytes:
+    """The mean score of every model on one task, with its interval where there is one."""
+    with canvas(theme, 0.9 + 0.36 * len(scores)) as figure:
+        axes = figure.add_subplot()
+        for place, (model, value) in enumerate(scores.items()):
+            interval = intervals.get(model)
+            axes.barh(place, value, height=0.6, color=colours[model])
+            end = max(value, 0.0)
+            if interval is not None:
+                axes.plot([interval.low, interval.high], [place, place], color=theme.ink, linewidth=1.5)
+                end = max(end, interval.high)
+            axes.annotate(
+                f"{value:.3f}", (end, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
+            )
+        axes.set_yticks(range(len(scores)), list(scores))
+        axes.invert_yaxis()
+        axes.set_xlabel(metric)
+        axes.margins(x=0.16)
+        _zero_line(axes, theme)
+        return png(figure)
+
+
 def contribution_bars(
     performance: Mapping[str, RelativePerformance], baseline: str, colours: Mapping[str, str], theme: Theme
 ) -> bytes:

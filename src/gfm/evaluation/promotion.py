@@ -90,10 +90,10 @@ def judge(params: Params, challenger: ScoredVersion, rival: Rival) -> Judgement:
 
 
 def agreed_tasks(params: Params) -> list[str]:
-    """The tasks that decide: promotion.tasks, else all that are not too small to conclude from."""
+    """The tasks that decide: promotion.tasks, else all that ARP counts and are not too small to conclude from."""
     if params.promotion.tasks is not None:
         return list(params.promotion.tasks)
-    return [name for name, task in params.tasks.items() if not task.too_small]
+    return [name for name, task in params.tasks.items() if not task.too_small and task.variant_of is None]
 
 
 def _ground_reasons(tasks: Sequence[str], challenger: ScoredVersion, rival: Rival) -> list[str]:

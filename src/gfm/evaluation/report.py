@@ -10,6 +10,7 @@ import pandas as pd
 
 from gfm import layout
 from gfm.evaluation import figures
+from gfm.evaluation.ablation import Ablations
 from gfm.evaluation.assessment import Assessment
 from gfm.evaluation.canvas import Theme, colours_of
 from gfm.evaluation.collection import DataSection
@@ -29,13 +30,13 @@ def draw_figures(
     histories: Mapping[tuple[str, str], pd.DataFrame],
     trainings: Mapping[str, pd.DataFrame],
 ) -> dict[str, list[Drawn]]:
-    """All figures by section: arp, carbon, learning (one a task), training (one a trained encoder).
+    """All figures by section: arp, scores and learning (one a task each), carbon, training (one a trained encoder).
 
     `histories` maps (task, model) to its history.csv, `trainings` an encoder's name to its own.
     """
     performance, intervals = assessment.performance, assessment.intervals.arp
     baseline, colours = assessment.baseline, colours_of(assessment.models)
-    drawn: dict[str, list[Drawn]] = {"arp": [], "carbon": [], "learning": [], "training": []}
+    drawn: dict[str, list[Drawn]] = {"arp": [], "scores": [], "carbon": [], "learning": [], "training": []}
     if len(performance) > 1:
         line = f"with {assessment.level} interval" if any(intervals.values()) else ""
         drawn["arp"] = [
@@ -58,6 +59,7 @@ def draw_figures(
             )
         ]
     for task, metric in assessment.metrics.items():
+        drawn["scores"].append(draw(f"scores-{task}", task, "", _scores(assessment, task, colours)))
         curves = {model: histories[task, model] for model in assessment.models if (task, model) in histories}
         if curves:
             drawn["learning"].append(draw(f"learning-{task}", task, "", _learning(curves, metric, colours)))
@@ -66,6 +68,12 @@ def draw_figures(
         if losses and not history.empty:
             drawn["training"].append(draw(f"training-{name}", name, "", _training(history, losses)))
     return drawn
+
+
+def _scores(assessment: Assessment, task: str, colours: Mapping[str, str]) -> Callable[[Theme], bytes]:
+    means = {model: assessment.means[task, model] for model in assessment.models}
+    spread = {model: assessment.intervals.scores[task, model] for model in assessment.models}
+    return lambda theme: figures.score_bars(means, spread, assessment.metrics[task], colours, theme)
 
 
 def _learning(curves: dict[str, pd.DataFrame], metric: str, colours: Mapping[str, str]) -> Callable[[Theme], bytes]:
@@ -84,6 +92,7 @@ def render_report(
     drawn: Mapping[str, list[Drawn]],
     data: DataSection,
     records: Mapping[str, Mapping[str, Any]],
+    removed: Ablations | None,
 ) -> str:
     """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it."""
     found = facts(records)
@@ -99,6 +108,8 @@ def render_report(
         baseline=assessment.baseline,
         colours=colours_of(assessment.models),
         rows=_rows(params, assessment, references),
+        modes=_modes(params, assessment),
+        ablations=removed,
         arp_cells=_arp_cells(assessment),
         cost_cells={model: _cost_cell(cost) for model, cost in costs.items()},
         seeds_text=_seeds_text(assessment),
@@ -120,22 +131,41 @@ def render_report(
 def _rows(params: Params, assessment: Assessment, references: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = []
     for task in assessment.tasks:
-        best = assessment.best(task)
-        cells = []
-        for model in assessment.models:
-            interval = assessment.intervals.scores[task, model]
-            half = "" if interval is None else f"{interval.half:.3f}"
-            cells.append({"score": f"{assessment.means[task, model]:.3f}", "half": half, "best": model in best})
+        cells = [_score_cell(assessment, task, model) for model in assessment.models]
         rows.append(
             {
                 "task": task,
                 "metric": assessment.metrics[task],
+                "mode": params.tasks[task].finetune.mode,
+                "variant_of": params.tasks[task].variant_of or "",
                 "reference": references.get(task, ""),
                 "too_small": params.tasks[task].too_small,
                 "cells": cells,
             }
         )
     return rows
+
+
+def _score_cell(assessment: Assessment, task: str, model: str) -> dict[str, Any]:
+    interval = assessment.intervals.scores[task, model]
+    half = "" if interval is None else f"{interval.half:.3f}"
+    best = model in assessment.best(task)
+    return {"score": f"{assessment.means[task, model]:.3f}", "half": half, "best": best}
+
+
+def _modes(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
+    """Data sets that models were adapted to in several modes: a row a model, a column a mode, the counted one first."""
+    found = []
+    for first in assessment.counted:
+        tasks = [first, *(task for task in assessment.tasks if params.tasks[task].variant_of == first)]
+        if len(tasks) > 1:
+            rows = [
+                {"model": model, "cells": [_score_cell(assessment, task, model) for task in tasks]}
+                for model in assessment.models
+            ]
+            modes = [params.tasks[task].finetune.mode for task in tasks]
+            found.append({"dataset": first, "metric": assessment.metrics[first], "modes": modes, "rows": rows})
+    return found
 
 
 def _arp_cells(assessment: Assessment) -> list[dict[str, Any]]:

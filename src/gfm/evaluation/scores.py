@@ -26,6 +26,12 @@ class TaskRun:
     model: str
     scores: pd.DataFrame
     record: dict[str, Any]
+    dataset: str  # the task whose data it is: this one, or the one that this is a variant of
+
+    @property
+    def mode(self) -> str:
+        """How the model was adapted."""
+        return str(self.record.get("mode", ""))
 
     @property
     def primary_metric(self) -> str:
@@ -37,7 +43,7 @@ def read_runs(params: Params) -> list[TaskRun]:
 
     Raises DataError naming the first run that is missing, broken, or scored by another metric than its task's others.
     """
-    runs = [_read_run(task, model) for task in params.tasks for model in params.models]
+    runs = [_read_run(params, task, model) for task in params.tasks for model in params.models]
     metrics: dict[str, TaskRun] = {}
     for run in runs:
         first = metrics.setdefault(run.task, run)
@@ -50,8 +56,9 @@ def read_runs(params: Params) -> list[TaskRun]:
 
 
 def results_table(runs: list[TaskRun]) -> pd.DataFrame:
-    """The test scores as a long table (model, task, metric, score, seed), each task's primary metric first.
+    """The test scores as a long table (model, task, metric, score, seed, mode, dataset), primary metrics first.
 
+    `dataset` is the task whose data it is: several tasks of one are the same data in several modes.
     More is better of all of them: errors stay in the runs' own tables.
     """
     tables = []
@@ -59,7 +66,7 @@ def results_table(runs: list[TaskRun]) -> pd.DataFrame:
         test = run.scores[(run.scores["split"] == "test") & ~run.scores["metric"].isin(ERRORS)]
         # A stable sort on "is not the primary metric" keeps the others in the order they were written.
         order = np.argsort((test["metric"] != run.primary_metric).to_numpy(), kind="stable")
-        tables.append(test.iloc[order][COLUMNS])
+        tables.append(test.iloc[order][COLUMNS].assign(mode=run.mode, dataset=run.dataset))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -83,12 +90,13 @@ def primary_only(results: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame
     return results[results["metric"] == results["task"].map(metrics)].reset_index(drop=True)
 
 
-def _read_run(task: str, model: str) -> TaskRun:
+def _read_run(params: Params, task: str, model: str) -> TaskRun:
     folder = layout.task_folder(task, model)
     record = read_record(folder / "run.json", _remedy(task, model))
     if "primary_metric" not in record:
         raise DataError(f"{folder / 'run.json'}: has no primary_metric; run `{_remedy(task, model, force=True)}`")
-    return TaskRun(task, model, _read_scores(folder / "scores.csv", task, model, str(record["primary_metric"])), record)
+    scores = _read_scores(folder / "scores.csv", task, model, str(record["primary_metric"]))
+    return TaskRun(task, model, scores, record, dataset=params.tasks[task].variant_of or task)
 
 
 def _read_scores(path: Path, task: str, model: str, primary: str) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str
     header = ["task", *(f"{model} (baseline)" if model == baseline else model for model in assessment.models)]
     rows = [header]
     for task, metric in assessment.metrics.items():
-        row = [f"{task} ({metric})"]
+        row = [f"{task} ({metric})" if task in assessment.counted else f"{task} ({metric}), not in ARP"]
         for model in assessment.models:
             interval = assessment.intervals.scores[task, model]
             row.append(f"{assessment.means[task, model]:.3f}" + (f" ±{interval.half:.3f}" if interval else ""))

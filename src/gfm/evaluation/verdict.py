@@ -103,7 +103,7 @@ def _without_small_tasks(assessment: Assessment, best: str) -> tuple[str, bool]:
 
 def _seeds(assessment: Assessment, best: str) -> tuple[int, int]:
     """The smallest and the largest number of seeds that the comparison with the baseline rests on."""
-    counts = [assessment.seeds[task, model] for task in assessment.tasks for model in (best, assessment.baseline)]
+    counts = [assessment.seeds[task, model] for task in assessment.counted for model in (best, assessment.baseline)]
     return min(counts), max(counts)
 
 

@@ -6,163 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.imagery import Imagery, storable
+from gfm.params.formats import DatedFolders, Format, ImageMasks, LabelsTable
+from gfm.params.geobench2 import GeoBench2
 from gfm.params.pretraining import Schedule
-from gfm.params.section import Below, Different, Section, Share, StoredValue
+from gfm.params.section import Name, Section, Share
 
 CLASS_MAPS = ("segmentation", "change")  # kinds that give every pixel a class
-NUMBER_MAPS = ("super-resolution", "regression")  # kinds that give every pixel numbers
-
-
-class PlaceSplit(Section):
-    """Which places train, validate and test. A place is what the format says: an area, a city, a block of tiles."""
-
-    test: list[str] = []  # whole places (or name prefixes up to a `/`) held out for the one final test
-    val: list[str] = []
-    val_share: Share = 0.0  # of the other places, by hash, when `val` is empty
-    test_share: Share = 0.0  # likewise, when `test` is empty
-    # Samples on ground of a part that counts more (test, then val): report, at which `gfm validate` stops, or drop.
-    overlap: Literal["report", "drop"] = "report"
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = (
-        3  # dHash distance (any flip or turn) at which samples of two parts are reported as alike
-    )
-
-    @model_validator(mode="after")
-    def _one_rule_each(self) -> PlaceSplit:
-        for part in ("test", "val"):
-            if bool(getattr(self, part)) == bool(getattr(self, f"{part}_share")):
-                raise ValueError(f"give either {part} (names of places) or {part}_share (above 0), not both or neither")
-        both = sorted(set(self.test) & set(self.val))
-        if both:
-            raise ValueError(f"{both[0]} is named in test and in val; a place is in one part only")
-        if self.val_share + self.test_share >= 1:
-            raise ValueError(
-                f"val_share + test_share = {self.val_share + self.test_share:g} leaves nothing to train on"
-            )
-        return self
-
-
-class FormatBase(Section):
-    root: Below
-    imagery: Imagery = Imagery()
-    split: PlaceSplit
-
-
-class ClassFolders(FormatBase):
-    """One folder of images per class (UC Merced). The place is the image."""
-
-    format: Literal["class-folders"]
-    georeference: Literal["file", "none"] = "file"  # file: a GeoTIFF lies where it says; none: places are not known
-
-
-class ImageMasks(FormatBase):
-    """Images and masks of the same name in sibling folders (WHU Aerial, hot-buildings).
-
-    The place is the folder above `images`, then the block of slippy-map tiles where names carry their numbers.
-    """
-
-    format: Literal["image-masks"]
-    images: str = "images"
-    masks: str = "masks"
-    classes: Annotated[list[str], Different] = Field(default=["background", "foreground"], min_length=2)
-    foreground: Literal["exact", "above-zero"] = (
-        "exact"  # exact: mask values are class ids; above-zero: any value > 0 is class 1
-    )
-    # file: a GeoTIFF lies where it says; slippy: by the tile numbers in the name; none: places are not known
-    georeference: Literal["file", "none", "slippy"] = "file"
-    block_tiles: PositiveInt = 4  # side of a block of slippy-map tiles that is one place
-    chip_px: PositiveInt | None = None  # images are cut into chips of this side; None: images are chips, of one size
-    presence_share: Share = 0.0  # classification of presence: the smallest foreground share that counts as present
-
-
-class Oscd(FormatBase):
-    """Onera Satellite Change Detection's own layout: a GeoTIFF a band and date, change masks. The place is the city."""
-
-    format: Literal["oscd"]
-    imagery: Imagery = Imagery(dtype="uint16", bands={"B04": 0.665, "B03": 0.560, "B02": 0.490}, scale=1 / 3500)
-    chip_px: PositiveInt = 96  # cities are cut into chips of this side; edges are padded and not scored
-    align: Literal["error", "resample"] = "error"  # what to do where the second date's grid differs from the first's
-
-
-class BigEarthNet(FormatBase):
-    """BigEarthNet v2 patches: a folder with one GeoTIFF a band, or one of all, and `meta.json` with labels.
-
-    The place is the patch.
-    """
-
-    format: Literal["bigearthnet"]
-    imagery: Imagery = Imagery(dtype="uint16", bands={"B04": 0.665, "B03": 0.560, "B02": 0.490}, scale=1 / 3500)
-    stack: str = "s2.tif"  # the file of all bands, in patches that have no file a band
-    stack_bands: list[str] = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
-
-    @model_validator(mode="after")
-    def _stack_has_bands(self) -> BigEarthNet:
-        missing = [band for band in self.imagery.bands if band not in self.stack_bands]
-        if missing:
-            raise ValueError(f"stack_bands lacks {', '.join(missing)}, which imagery.bands asks for")
-        return self
-
-
-class NumberMaps(FormatBase):
-    """Images, and rasters of numbers that are predicted from them, in sibling folders."""
-
-    images: str = "images"
-    targets: str = "targets"
-    georeference: Literal["file", "none"] = "file"  # file: both lie where they say; none: places are not known
-
-
-class SpaceNet2(NumberMaps):
-    """Images of low and of high resolution of the same ground in sibling folders (SpaceNet 2), of the same bands.
-
-    The place is the folder above `images`, then the block of ground that the image lies in, else the image.
-    """
-
-    format: Literal["spacenet2"]
-    images: str = "MUL"
-    targets: str = "PAN-MS"  # MUL-PanSharpen in the set as published
-    # Of the images of both folders: 11 bits, coastal blue to the second near infrared of WorldView-2.
-    imagery: Imagery = Imagery(
-        dtype="uint16",
-        bands={
-            "B1": 0.425, "B2": 0.480, "B3": 0.545, "B4": 0.605, "B5": 0.660, "B6": 0.725, "B7": 0.833, "B8": 0.950
-        },
-        scale=1 / 2047,
-    )  # fmt: skip
-    # file: a target is cut to the ground that its image shows; none: their edges are taken for the same ground
-    # (162 px for 650 px, also where they show 648 of them), and each image is a place
-    georeference: Literal["file", "none"] = "file"
-    block_km: PositiveFloat = 1.0  # side of a block of ground that is one place; neighbouring images touch
-
-
-class Measured(Section):
-    """What the numbers of a target raster are: a stored value times `scale` plus `offset` is what is predicted."""
-
-    dtype: Literal["float32", "uint8", "uint16", "int16"] = "float32"
-    scale: PositiveFloat = 1.0
-    offset: float = 0.0
-    nodata: StoredValue | None = None  # stored value (.nan too) that means "not measured": neither learned nor scored
-    unit: str = ""  # t/ha, m, …; shown in pictures
-
-    @model_validator(mode="after")
-    def _nodata_can_be_stored(self) -> Measured:
-        storable(self.nodata, self.dtype)
-        return self
-
-
-class ImageTargets(NumberMaps):
-    """Images and rasters of one band of numbers, of the same name, in sibling folders (BioMassters).
-
-    The place is the folder above `images`, else the image.
-    """
-
-    format: Literal["image-targets"]
-    target: Measured = Measured()
-    chip_px: PositiveInt | None = None  # images are cut into chips of this side; None: images are chips, of one size
-
-
-Format = Annotated[
-    ClassFolders | ImageMasks | Oscd | BigEarthNet | SpaceNet2 | ImageTargets, Field(discriminator="format")
-]
+NUMBERS = ("super-resolution", "regression")  # kinds that predict numbers instead of classes
 
 
 class FinetuneSchedule(Schedule):
@@ -273,6 +123,15 @@ class Finetune(Section):
         return bool(getattr(self, key) != type(self).model_fields[key].default)
 
 
+class Dates(Section):
+    """Samples of several dates: the encoder sees each date, and its features are reduced over time (as Satlas)."""
+
+    # Of a batch. A sample of more gives so many, evenly spread from its first to its last; of one of fewer, what is
+    # missing takes no part in the reduction.
+    number: Annotated[int, Field(ge=2)]
+    reduce: Literal["mean", "max"] = "mean"
+
+
 class Task(Section):
     """One downstream task: what is predicted, from which data, how the model is adapted."""
 
@@ -284,7 +143,11 @@ class Task(Section):
     # r2 of regression. Segmentation and change have their own.
     metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map", "psnr", "ssim", "r2"] | None = None
     loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1) and regression (None: mse)
+    dates: Dates | None = None  # of dated-folders
     finetune: Finetune = Finetune()
+    # The task that this one repeats in another mode: both stand side by side, and ARP counts the named one alone.
+    variant_of: Name | None = None
+    geobench2: GeoBench2 | None = None  # the data set that this is of GEO-Bench-2
     too_small: str = ""  # why no conclusion may be drawn from this set; printed beside its scores
 
     @model_validator(mode="after")
@@ -298,18 +161,57 @@ class Task(Section):
             raise ValueError(f"metric = {self.metric}: a {self.kind} task {fix}")
         if isinstance(self.data, ImageMasks) and self.positive_class not in (None, *self.data.classes):
             raise ValueError(f"positive_class = {self.positive_class} is not one of {', '.join(self.data.classes)}")
-        if self.kind in NUMBER_MAPS and self.positive_class is not None:
+        if self.kind in NUMBERS and self.positive_class is not None:
             raise ValueError(f"positive_class = {self.positive_class}: a {self.kind} task has no classes; leave it out")
-        if self.kind not in NUMBER_MAPS and self.loss is not None:
-            raise ValueError(f"loss = {self.loss} is for {' and '.join(NUMBER_MAPS)}; leave it out")
+        if self.kind not in NUMBERS and self.loss is not None:
+            raise ValueError(f"loss = {self.loss} is for {' and '.join(NUMBERS)}; leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _dates_fit(self) -> Task:
+        dated = isinstance(self.data, DatedFolders)
+        if dated and self.dates is None:
+            raise ValueError("dates is missing: dated-folders hold several a sample; give dates: {number: N}")
+        if self.dates is not None and not dated:
+            raise ValueError(f"dates is for dated-folders; a {self.data.format} sample has one of its own")
+        if isinstance(self.data, DatedFolders):
+            if self.kind in ("classification", "multilabel") and self.data.labels is None:
+                raise ValueError(f"a {self.kind} task takes data.labels, a table, instead of data.target_file")
+            if self.kind == "segmentation" and self.data.target_file is None:
+                raise ValueError("a segmentation task takes data.target_file, a mask in each folder")
+            if self.kind == "segmentation" and self.positive_class not in (None, *self.data.classes):
+                known = ", ".join(self.data.classes)
+                raise ValueError(f"positive_class = {self.positive_class} is not one of {known}")
+        if self.dates is not None and self.finetune.full.mixes:
+            raise ValueError("finetune.full.mixup and cutmix blend images of one date; leave them out beside dates")
+        return self
+
+    @model_validator(mode="after")
+    def _is_the_data_set(self) -> Task:
+        misfit = self.geobench2.misfit(self.kind, self.positive_class) if self.geobench2 else ""
+        if misfit:
+            raise ValueError(misfit)
+        return self
+
+    @property
+    def labels_images(self) -> bool:
+        """Whether a sample has one label or number as a whole, not one a pixel."""
+        return self.kind in ("classification", "multilabel") or self.numbers_images
+
+    @property
+    def numbers_images(self) -> bool:
+        """Whether a sample has one number as a whole."""
+        table = isinstance(self.data, LabelsTable) or (
+            isinstance(self.data, DatedFolders) and self.data.labels is not None
+        )
+        return self.kind == "regression" and table
 
     @model_validator(mode="after")
     def _adapts(self) -> Task:
         if self.kind in ("classification", "multilabel"):
             return self
         mode, full = self.finetune.mode, self.finetune.full
-        if mode in ("linear", "knn"):
+        if mode == "knn" or (mode == "linear" and not self.numbers_images):
             raise ValueError(
                 f"finetune.mode = {mode} is for classification and multilabel; "
                 f"a {self.kind} task takes frozen, lora or full"
@@ -323,12 +225,12 @@ class Task(Section):
 
 
 _FORMATS = {
-    "classification": ("class-folders", "image-masks"),
-    "multilabel": ("bigearthnet",),
-    "segmentation": ("image-masks",),
+    "classification": ("class-folders", "image-masks", "labels-table", "dated-folders"),
+    "multilabel": ("bigearthnet", "labels-table", "dated-folders"),
+    "segmentation": ("image-masks", "dated-folders"),
     "change": ("oscd",),
     "super-resolution": ("spacenet2",),
-    "regression": ("image-targets",),
+    "regression": ("image-targets", "labels-table", "dated-folders"),
 }
 _METRICS = {
     "classification": ("accuracy", "mean_class_accuracy"),

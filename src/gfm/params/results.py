@@ -13,6 +13,7 @@ class Evaluate(Section):
     """The results table and its uncertainty."""
 
     baseline: Name = "teacher"  # the model that ARP compares with
+    reference: Name | None = None  # the pretraining that ablations are told from; None: the first of `models`
     bootstrap: PositiveInt = 2000  # resamples of the seeds
     confidence: OpenShare = 0.95
 

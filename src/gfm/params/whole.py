@@ -15,6 +15,7 @@ from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
 from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
 from gfm.params.section import Name, Section, Seed
+from gfm.params.variants import check_variants
 
 # The last two are the folders beside the checkpoints that hold the teacher's features and decoded images.
 RESERVED = ("random", "teacher", "teacher-features", "decoded-images")
@@ -49,6 +50,7 @@ class Params(Section):
         self._sources_left_out_are_known()
         self._teacher_sources_carry_labels()
         self._models_are_known()
+        check_variants(self.tasks)
         for name, run in self.pretrain.items():
             self._pretraining_fits(name, run)
         self._normalisation_fits()
@@ -152,6 +154,9 @@ class Params(Section):
         for name in self.embeddings:
             if name not in known:
                 raise ValueError(f"embeddings.{name} is no encoder; known are {', '.join(sorted(known))}")
+        reference = self.evaluate.reference
+        if reference is not None and (reference not in self.pretrain or reference not in self.models):
+            raise ValueError(f"evaluate.reference = {reference} is not one of pretrain that models names")
         for name in self.promotion.tasks or ():
             if name not in self.tasks:
                 raise ValueError(f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}")

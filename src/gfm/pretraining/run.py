@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -105,6 +106,7 @@ def pretrain(params: Params, name: str) -> None:
             energy=energy.as_dict(),
             run_id=tracked.run_id,
             metrics=metrics,
+            settings=_settings(params, job),
             resumed_at_step=resumed,
         )
         pictures = _draw(job, recipe, encoder, trainer, folder)
@@ -236,6 +238,12 @@ def _draw(job: Job, recipe: Recipe, encoder: Encoder, trainer: Trainer, folder: 
         batch_size=job.part_size,
     )
     return [*drawn, neighbours]
+
+
+def _settings(params: Params, job: Job) -> dict[str, Any]:
+    """What tells this pretraining from others: its section, the student, and the sources of its images."""
+    student = params.student.model_dump(mode="json")
+    return {**job.run.model_dump(mode="json"), "student": student, "sources": list(job.train.licences())}
 
 
 def _method(job: Job, recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gfm.downstream.formats.format import Pixels, TaskFormat, subfolders
+from gfm.downstream.formats.published import PublishedSplit, bigearthnet_split
 from gfm.downstream.sample import Refused, Sample, Scene
 from gfm.imagery.band_files import find_bands, of_bands, read_bands
 from gfm.imagery.raster import ImageError, read_image, to_uint8
@@ -20,6 +21,9 @@ class BigEarthNetFormat(TaskFormat[BigEarthNet]):
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return sorted({label for sample in samples for label in sample.labels})
+
+    def published_split(self) -> PublishedSplit | None:
+        return bigearthnet_split(self.root, self.raw)
 
     def _scenes(self) -> Iterator[Scene | Refused]:
         for folder in subfolders(self.root):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gfm.downstream.formats.format import Pixels, TaskFormat, image_files, subfolders
+from gfm.downstream.formats.published import PublishedSplit, uc_merced_split
 from gfm.downstream.sample import Refused, Sample, Scene, Window
 from gfm.imagery.footprint import Bounds
 from gfm.imagery.raster import ImageError, read_image, to_uint8
@@ -18,6 +19,9 @@ class ClassFoldersFormat(TaskFormat[ClassFolders]):
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return sorted({label for sample in samples for label in sample.labels})
+
+    def published_split(self) -> PublishedSplit | None:
+        return uc_merced_split(self.root, self.raw)
 
     def _scenes(self) -> Iterator[Scene | Refused]:
         for folder in subfolders(self.root):

@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm.downstream.formats.published import PublishedSplit
 from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
 from gfm.errors import DataError
 from gfm.imagery.footprint import Bounds, Corners, window_bounds, window_corners
@@ -50,7 +52,10 @@ class TaskFormat(ABC, Generic[Data]):
         """Everything under root in sorted order, and the files that have no counterpart."""
         found: list[Scene] = []
         refused: list[Refused] = []
+        published = self.published_split()
         for item in self._scenes():
+            if published is not None and isinstance(item, Scene):
+                item = published.given(item)
             if isinstance(item, Refused):
                 refused.append(Refused(readable_name(item.file), readable_name(item.reason)))
             elif unnameable := [file for file in _files(item) if readable_name(file) != file]:
@@ -61,6 +66,10 @@ class TaskFormat(ABC, Generic[Data]):
             reason = f" (first of {len(refused)} refused: {refused[0].file}: {refused[0].reason})" if refused else ""
             raise DataError(f"{self.root}: holds no samples of format {self.task.data.format}{reason}; {self.layout}")
         return found, refused
+
+    def published_split(self) -> PublishedSplit | None:
+        """The parts that the data set is published with, where its files lie beside the data."""
+        return None
 
     def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
         """Read and check one scene and cut it into samples; ImageError names the file that cannot be used."""
@@ -106,6 +115,7 @@ class TaskFormat(ABC, Generic[Data]):
             target=scene.target,
             labels=labels,
             window=window,
+            part=scene.part,
             bounds=self._bounds(scene, window),
             **more,
         )
@@ -156,6 +166,24 @@ class TaskFormat(ABC, Generic[Data]):
     def misfits(self, samples: Sequence[Sample]) -> dict[int, str]:
         """Samples, by position, that can be read but not used beside the others, and why."""
         return {}
+
+    def _odd_sizes(self, sizes: Sequence[tuple[int, int]], fix: str) -> dict[int, str]:
+        """Images of another size than most: chips are padded to the largest, so one large image would shrink all.
+
+        DataError where no size (width, height) is that of half the images.
+        """
+        counted = Counter(sizes)
+        (width, height), count = max(counted.items(), key=lambda item: (item[1], item[0]))
+        if 2 * count < len(sizes):
+            raise DataError(
+                f"{self.root}: {len(sizes)} images are of {len(counted)} sizes, none that of half of them "
+                f"({width}x{height} px: {count}); {fix}"
+            )
+        return {
+            position: f"is {w}x{h} px, most images of the task are {width}x{height}; {fix}"
+            for position, (w, h) in enumerate(sizes)
+            if (w, h) != (width, height)
+        }
 
     def corners(self, sample: Sample) -> Corners:
         """The outline of the ground of a sample that has bounds: exact, where bounds are the box around it."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from gfm.downstream.formats.format import Pixels, chip_windows
-from gfm.downstream.formats.mask_file import read_mask
+from gfm.downstream.formats.mask_file import read_class_ids
 from gfm.downstream.formats.paired_folders import PairedFolders
-from gfm.downstream.sample import Refused, Sample, Scene, Window
+from gfm.downstream.sample import Sample, Scene, Window
 from gfm.imagery.footprint import Bounds, Corners, slippy_bounds, slippy_numbers
 from gfm.imagery.raster import ImageError, read_image, to_uint8
-from gfm.params import ImageMasks, ParameterError, Task
+from gfm.params import ImageMasks, Task
 
 ABSENT, PRESENT = "absent", "present"
 IMAGES_HELD = 8  # decoded images that are cut into chips
@@ -43,14 +43,6 @@ class ImageMasksFormat(PairedFolders[ImageMasks]):
     def classes(self, samples: Sequence[Sample]) -> list[str]:
         return [ABSENT, PRESENT] if self.task.kind == "classification" else list(self.data.classes)
 
-    def _scenes(self) -> Iterator[Scene | Refused]:
-        if self.data.foreground == "above-zero" and len(self.data.classes) != 2:
-            raise ParameterError(
-                f"tasks.{self.name}.data.foreground = above-zero tells two classes apart, but classes has "
-                f"{len(self.data.classes)}; set foreground = exact"
-            )
-        yield from super()._scenes()
-
     def _place(self, area: str, image: Path) -> str:
         if self.data.georeference != "slippy":
             return area or image.stem
@@ -72,18 +64,8 @@ class ImageMasksFormat(PairedFolders[ImageMasks]):
         return self._class_ids(file)
 
     def _read_class_ids(self, file: str) -> Pixels:
-        values = read_mask(self.raw / file)
-        if self.data.foreground == "above-zero":
-            return (values > 0).astype(np.uint8)  # as declared: instance ids are foreground too
-        highest = len(self.data.classes) - 1
-        unknown = np.unique(values[values > highest])
-        if unknown.size:
-            raise ImageError(
-                self.raw / file,
-                f"mask value {unknown[0]} is no class id, classes are 0 to {highest}",
-                "list every class in data.classes, or set data.foreground = above-zero for masks of 0 and 255",
-            )
-        return values.astype(np.uint8)
+        key = f"tasks.{self.name}.data"
+        return read_class_ids(self.raw / file, len(self.data.classes), self.data.foreground, key)
 
     def _labels(self, scene: Scene, mask: Pixels | None) -> tuple[str, ...]:
         if self.task.kind != "classification" or mask is None:

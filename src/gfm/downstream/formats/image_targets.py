@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from gfm.downstream.formats.format import Numbers, chip_windows
+from gfm.downstream.formats.number_file import OFF_PX, read_numbers
 from gfm.downstream.formats.number_maps import RASTERS_HELD, NumberMapsFormat
 from gfm.downstream.sample import Sample, Scene, Window
 from gfm.imagery.placement import placed_on
-from gfm.imagery.raster import ImageError, file_head, is_tiff, nodata_mask, open_scene, read_image
-from gfm.params import Imagery, ImageTargets, Task
-
-OFF_PX = 0.5  # further apart, the pixels of image and target do not belong together
+from gfm.imagery.raster import ImageError, nodata_mask
+from gfm.params import ImageTargets, Task
 
 
 class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
@@ -60,26 +59,7 @@ class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
         return None
 
     def _read_numbers(self, path: Path) -> Numbers:
-        target = self.data.target
-        stored = read_image(path, Imagery(dtype=target.dtype, bands={"target": None}, nodata=target.nodata))
-        if is_tiff(file_head(path)):
-            with open_scene(path, None) as dataset:
-                said = dataset.nodata
-            if said is not None and not _same(said, target.nodata):
-                reason = f"says that {said:g} is nodata, data.target.nodata says {target.nodata}"
-                raise ImageError(path, reason, f"set tasks.{self.name}.data.target.nodata = {said:g}")
-        with np.errstate(over="ignore"):
-            numbers: Numbers = (stored.astype(np.float64) * target.scale + target.offset).astype(np.float32)
-        if (np.isfinite(stored) & ~np.isfinite(numbers)).any():
-            reason = f"holds numbers that times {target.scale:g} plus {target.offset:g} are too large for float32"
-            raise ImageError(path, reason, f"correct tasks.{self.name}.data.target.scale or offset")
-        numbers[nodata_mask(stored, target.nodata)] = np.nan
-        return numbers
+        return read_numbers(path, self.data.target, f"tasks.{self.name}.data.target")
 
     def _windows(self, width: int, height: int) -> Iterator[Window]:
         return chip_windows(width, height, self.data.chip_px or max(width, height))
-
-
-def _same(one: float, other: float | None) -> bool:
-    """Whether two values are one in single precision; nan is nan."""
-    return other is not None and bool(np.array_equal(np.float32(one), np.float32(other), equal_nan=True))

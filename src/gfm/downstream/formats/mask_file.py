@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gfm.imagery.pictures import is_jpeg
 from gfm.imagery.raster import ImageError, file_head
+from gfm.params import ParameterError
 
 _GREY_OR_RGB = {"L", "LA", "RGB", "RGBA", "RGBX"}  # modes whose channels can all hold the same class ids
 
@@ -43,6 +44,28 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     if values.size and values.min() < 0:
         raise ImageError(path, f"holds the value {values.min()}", "save it as 8-bit class ids")
     return values
+
+
+def read_class_ids(path: Path, classes: int, foreground: str, key: str) -> NDArray[np.uint8]:
+    """A mask (H, W) as class ids; `above-zero` foreground: any value above 0 is class 1, instance ids too.
+
+    ImageError where a value is no class; ParameterError where above-zero shall tell more than two apart.
+    """
+    if foreground == "above-zero" and classes != 2:
+        raise ParameterError(
+            f"{key}.foreground = above-zero tells two classes apart, but classes has {classes}; set foreground = exact"
+        )
+    values = read_mask(path)
+    if foreground == "above-zero":
+        return (values > 0).astype(np.uint8)
+    unknown = np.unique(values[values > classes - 1])
+    if unknown.size:
+        raise ImageError(
+            path,
+            f"mask value {unknown[0]} is no class id, classes are 0 to {classes - 1}",
+            f"list every class in {key}.classes, or set {key}.foreground = above-zero for masks of 0 and 255",
+        )
+    return values.astype(np.uint8)
 
 
 def foreground(values: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from gfm.downstream.formats.format import Data, TaskFormat, image_files, is_folder, subfolders
+from gfm.downstream.formats.format import Data, TaskFormat, image_files, is_folder
+from gfm.downstream.formats.search import search
 from gfm.downstream.sample import Refused, Scene
-from gfm.errors import DataError
-from gfm.imagery.raster import ImageError, unreadable
+from gfm.imagery.raster import ImageError
 
 
 class PairedFolders(TaskFormat[Data]):
@@ -32,43 +31,22 @@ class PairedFolders(TaskFormat[Data]):
         return file.stem
 
     def _scenes(self) -> Iterator[Scene | Refused]:
-        areas, refused = self._areas()
-        yield from refused
+        alone: list[Refused] = []
+
+        def is_area(folder: Path) -> bool:
+            present = [part for part in self.folders if is_folder(folder / part)]
+            if len(present) == 1 and image_files(folder / present[0]):
+                alone.append(self._alone(folder, present[0]))
+            return len(present) == len(self.folders)
+
+        areas, refused = search(self.root, is_area)
+        yield from alone
+        yield from (Refused(self._relative(error.path), error.reason) for error in refused)
         for area in areas:
             try:
                 yield from self._pairs(area)
             except ImageError as error:
                 yield Refused(self._relative(error.path), error.reason)
-
-    def _areas(self) -> tuple[list[Path], list[Refused]]:
-        """Folders that hold both of the two folders, sorted, and those that cannot be searched or hold one alone.
-
-        Links are followed after all real folders, and each folder is searched once, so that a link that leads back
-        ends nowhere and one to another area does not list it twice.
-        """
-        areas: list[Path] = []
-        refused: list[Refused] = []
-        met: set[tuple[int, int]] = set()
-        folders, links = [self.root], list[Path]()
-        while folders or links:
-            here = folders.pop() if folders else links.pop(0)
-            try:
-                status = here.stat()
-                if (status.st_dev, status.st_ino) in met:
-                    continue
-                met.add((status.st_dev, status.st_ino))
-                present = [part for part in self.folders if is_folder(here / part)]
-                if len(present) == len(self.folders):
-                    areas.append(here)
-                    continue
-                refused += [self._alone(here, part) for part in present if image_files(here / part)]
-                for child in subfolders(here):
-                    (links if child.is_symlink() else folders).append(child)
-            except OSError as error:
-                refused.append(Refused(self._relative(here), unreadable(here, error).reason))
-            except ImageError as error:
-                refused.append(Refused(self._relative(error.path), error.reason))
-        return sorted(areas), refused
 
     def _alone(self, area: Path, part: str) -> Refused:
         """One of the two folders, with images but without the other beside it."""
@@ -101,21 +79,3 @@ class PairedFolders(TaskFormat[Data]):
             seen.setdefault(key, image)
         for key in sorted(partners.keys() - seen.keys()):
             yield Refused(self._relative(partners[key]), f"no image {images}/{key}.* beside it")
-
-    def _odd_sizes(self, sizes: Sequence[tuple[int, int]], fix: str) -> dict[int, str]:
-        """Images of another size than most: chips are padded to the largest, so one large image would shrink all.
-
-        DataError where no size (width, height) is that of half the images.
-        """
-        counted = Counter(sizes)
-        (width, height), count = max(counted.items(), key=lambda item: (item[1], item[0]))
-        if 2 * count < len(sizes):
-            raise DataError(
-                f"{self.root}: {len(sizes)} images are of {len(counted)} sizes, none that of half of them "
-                f"({width}x{height} px: {count}); {fix}"
-            )
-        return {
-            position: f"is {w}x{h} px, most images of the task are {width}x{height}; {fix}"
-            for position, (w, h) in enumerate(sizes)
-            if (w, h) != (width, height)
-        }

@@ -7,6 +7,7 @@ from torch import Tensor
 from gfm.downstream.tasks.change import Change
 from gfm.downstream.tasks.classification import Classification
 from gfm.downstream.tasks.multilabel import Multilabel
+from gfm.downstream.tasks.quantity import Quantity
 from gfm.downstream.tasks.regression import Regression
 from gfm.downstream.tasks.segmentation import Segmentation
 from gfm.downstream.tasks.super_resolution import SuperResolution
@@ -30,5 +31,5 @@ def build_model(kind: str, encoder: Encoder, spec: TaskSpec, class_weights: Tens
         case "super-resolution":
             return SuperResolution(encoder, spec)
         case "regression":
-            return Regression(encoder, spec)
+            return Quantity(encoder, spec) if spec.number_px is None else Regression(encoder, spec)
     raise ValueError(f"no task of kind {kind}")

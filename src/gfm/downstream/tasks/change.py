@@ -19,7 +19,7 @@ class Change(DenseTask):
     def scores(self) -> Scores:
         return PixelCounts(self.spec, self.primary)
 
-    def _features(self, image: Tensor) -> list[Tensor]:
+    def _features(self, image: Tensor, present: Tensor | None) -> list[Tensor]:
         # Both dates in one pass, so that batch statistics are shared between them.
         maps = self.encoder(torch.cat([image[:, 0], image[:, 1]]))
         return [(first - second).abs() for first, second in (level.chunk(2) for level in maps)]

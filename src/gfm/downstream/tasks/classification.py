@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gfm.downstream.tasks.pooled import PooledTask
-from gfm.downstream.tasks.task import Panel, Picture, Scores, primary_first
+from gfm.downstream.tasks.task import Panel, Picture, Scores, middle_date, primary_first
 
 
 class Classification(PooledTask):
@@ -24,7 +24,7 @@ class Classification(PooledTask):
     def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
         found, truth = int(logits.argmax()), int(target)
         caption = f"predicted: {self.spec.classes[found]}\ntrue: {self.spec.classes[truth]}"
-        return [Panel(images[0], caption, found == truth)]
+        return [Panel(middle_date(images), caption, found == truth)]
 
 
 class Accuracy(Scores):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gfm.downstream.decoders import PyramidDecoder
-from gfm.downstream.tasks.task import Panel, Picture, Scores, TaskModel, TaskSpec, primary_first
+from gfm.downstream.tasks.task import Panel, Picture, Scores, TaskModel, TaskSpec, date_panels, primary_first
 from gfm.models.encoder import Encoder
 
 IGNORED = 255  # mask value of padding: neither learned nor scored
@@ -44,15 +44,15 @@ class DenseTask(TaskModel):
         self.decoder = PyramidDecoder(encoder.channels, encoder.strides, len(spec.classes))
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor:
         size = self.spec.mask_px or self.spec.image_px
         return F.interpolate(
-            self.decoder(self._features(image)), size=(size, size), mode="bilinear", align_corners=False
+            self.decoder(self._features(image, present)), size=(size, size), mode="bilinear", align_corners=False
         )
 
     @abstractmethod
-    def _features(self, image: Tensor) -> list[Tensor]:
-        """The pyramid to decode, from (B, dates, bands, H, W)."""
+    def _features(self, image: Tensor, present: Tensor | None) -> list[Tensor]:
+        """The pyramid to decode, from (B, dates, bands, H, W) and which of the dates there are."""
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         weights = self.class_weights
@@ -62,9 +62,8 @@ class DenseTask(TaskModel):
     def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
         found, truth = logits.argmax(dim=0).cpu().numpy().astype(np.uint8), target.cpu().numpy()
         scored = truth != IGNORED
-        inputs = [Panel(image, "image" if len(images) == 1 else f"date {i}") for i, image in enumerate(images, start=1)]
         return [
-            *inputs,
+            *date_panels(images, self.spec.dates),
             Panel(_coloured(truth, scored), "truth"),
             Panel(_coloured(found, scored), "prediction"),
             Panel(_errors(found, truth, scored), "error"),

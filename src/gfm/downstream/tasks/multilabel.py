@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
 
 from gfm.downstream.tasks.pooled import PooledTask
-from gfm.downstream.tasks.task import Panel, Picture, Scores, primary_first
+from gfm.downstream.tasks.task import Panel, Picture, Scores, middle_date, primary_first
 
 SHOWN_LABELS = 4
 LONGEST_NAME = 30  # letters
@@ -28,7 +28,7 @@ class Multilabel(PooledTask):
     def _panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
         found, truth = logits > 0, target > 0
         caption = f"predicted: {self._names(found)}\ntrue: {self._names(truth)}"
-        return [Panel(images[0], caption, bool((found == truth).all()))]
+        return [Panel(middle_date(images), caption, bool((found == truth).all()))]
 
     def _names(self, chosen: Tensor) -> str:
         names = [_short(name) for name, yes in zip(self.spec.classes, chosen.tolist(), strict=True) if yes]
@@ -41,7 +41,10 @@ def _short(name: str) -> str:
 
 
 class AveragePrecision(Scores):
-    """Area under precision and recall over all image-class pairs (micro), and its mean over the classes that occur."""
+    """Area under precision and recall over all image-class pairs (micro), and its mean over the classes that occur.
+
+    Macro F1 is of what is more likely than not, the mean over classes (as GEO-Bench-2 scores).
+    """
 
     def __init__(self, primary: str = "micro_map") -> None:
         self.primary = primary
@@ -58,5 +61,6 @@ class AveragePrecision(Scores):
         found = {
             "micro_map": float(binary_average_precision(scores.ravel(), truth.ravel())),
             "macro_map": float(torch.stack(each).mean()),
+            "macro_f1": float(multilabel_f1_score(scores, truth, num_labels=truth.shape[1])),
         }
         return primary_first(found, self.primary)

@@ -14,12 +14,17 @@ class PooledTask(TaskModel):
     def __init__(self, encoder: Encoder, spec: TaskSpec) -> None:
         super().__init__(encoder, spec)
         self.primary = spec.metric or self.primary
-        self.head: nn.Module = nn.Linear(encoder.channels[-1], len(spec.classes))
+        self.head: nn.Module = nn.Linear(encoder.channels[-1], self.outputs)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the head gives an image."""
+        return len(self.spec.classes)
 
     def features(self, batch: Batch) -> Tensor:
         """The pooled features (B, C) of a batch, float."""
         batch.check(self.spec)
-        return self._pooled(self.in_unit(batch.image)).float()
+        return self._pooled(self.in_unit(batch.image), batch.present).float()
 
     def head_loss(self, features: Tensor, target: Tensor) -> Tensor:
         """The training loss of pooled features, a scalar."""
@@ -29,8 +34,8 @@ class PooledTask(TaskModel):
         """Float logits of pooled features."""
         return self.head(features).float()  # type: ignore[no-any-return]
 
-    def _logits(self, image: Tensor) -> Tensor:
-        return self.head(self._pooled(image))  # type: ignore[no-any-return]
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor:
+        return self.head_logits(self._pooled(image, present))
 
-    def _pooled(self, image: Tensor) -> Tensor:
-        return self.encoder(image[:, 0])[-1].mean(dim=(2, 3))  # type: ignore[no-any-return]
+    def _pooled(self, image: Tensor, present: Tensor | None) -> Tensor:
+        return self.pyramid(image, present)[-1].mean(dim=(2, 3))

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from gfm.downstream.decoders import PyramidDecoder
-from gfm.downstream.tasks.numbers import NumberTask
-from gfm.downstream.tasks.task import Batch, Panel, Picture, Scores, TaskSpec, primary_first
+from gfm.downstream.tasks.numbers import Errors, NumberTask
+from gfm.downstream.tasks.task import Batch, Panel, Picture, Scale, Scores, TaskSpec, date_panels
 from gfm.models.encoder import Encoder
 
 SHOWN_STDS = 2.0  # standard deviations of the training targets, each side of their mean, that colours tell apart
-STEPS = 5  # colours in the legend
+STEPS = 64  # colours of a scale
 NO_DATA = 255  # white
 
 
@@ -38,10 +37,10 @@ class Regression(NumberTask):
     def refer(self, batch: Batch) -> Tensor:
         return torch.full_like(batch.target, self.spec.number_mean)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor:
         size = self.spec.number_px or self.spec.image_px
         found = F.interpolate(
-            self.decoder(self.encoder(image[:, 0])), size=(size, size), mode="bilinear", align_corners=False
+            self.decoder(self.pyramid(image, present)), size=(size, size), mode="bilinear", align_corners=False
         )
         return self.spec.number_mean + self.spec.number_std * found.float()
 
@@ -49,7 +48,7 @@ class Regression(NumberTask):
         found, truth = logits[0].cpu().numpy(), target[0].cpu().numpy()
         measured = np.isfinite(truth)
         return [
-            Panel(images[0], "image"),
+            *date_panels(images, self.spec.dates),
             Panel(_coloured(self._scaled(truth), measured), "truth"),
             Panel(_coloured(self._scaled(found), measured), "prediction"),
             Panel(_signed((found - truth) / (SHOWN_STDS * self.spec.number_std), measured), "error"),
@@ -59,42 +58,15 @@ class Regression(NumberTask):
         """Numbers in [0, 1] of what is shown."""
         return (numbers - self.spec.number_mean) / (2 * SHOWN_STDS * self.spec.number_std) + 0.5
 
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        shares = np.linspace(0, 1, STEPS)
-        colours = _coloured(shares[None], np.ones((1, STEPS), bool))[0]
+    def scales(self) -> list[Scale]:
         reach = SHOWN_STDS * self.spec.number_std
-        shown = [
-            (f"{self.spec.number_mean + (2 * share - 1) * reach:.3g}{self._unit}", tuple(map(int, colour)))
-            for share, colour in zip(shares, colours, strict=True)
+        middle, unit = self.spec.number_mean, self.spec.unit
+        shares, signs = np.linspace(0, 1, STEPS)[None], np.linspace(-1, 1, STEPS)[None]
+        shown = np.ones((1, STEPS), bool)
+        return [
+            Scale(("truth", "prediction"), unit, middle - reach, middle + reach, _coloured(shares, shown)),
+            Scale(("error",), f"error, {unit}" if unit else "error", -reach, reach, _signed(signs, shown)),
         ]
-        low, high = (tuple(map(int, _signed(np.array([[way]]), np.array([[True]]))[0, 0])) for way in (-1.0, 1.0))
-        return [*shown, (f"{reach:.3g}{self._unit} too low", low), ("too high", high)]  # type: ignore[list-item]
-
-    @property
-    def _unit(self) -> str:
-        return f" {self.spec.unit}" if self.spec.unit else ""
-
-
-class Errors(Scores):
-    """R2, RMSE and MAE over all measured pixels of a split; of the last two, less is better."""
-
-    primary = "r2"
-
-    def __init__(self) -> None:
-        self.metrics = {"r2": R2Score(), "rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
-        for metric in self.metrics.values():
-            metric.set_dtype(torch.float64)  # R2 is a difference of sums of squares
-
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        measured = target.isfinite()
-        if not measured.any():
-            return
-        found, truth = logits[measured].double(), target[measured].double()
-        for metric in self.metrics.values():
-            metric.to(logits.device).update(found, truth)
-
-    def compute(self) -> dict[str, float]:
-        return primary_first({name: float(metric.compute()) for name, metric in self.metrics.items()}, self.primary)
 
 
 def _coloured(shares: np.ndarray, measured: np.ndarray) -> Picture:

@@ -18,5 +18,5 @@ class Segmentation(DenseTask):
     def scores(self) -> Scores:
         return PixelCounts(self.spec, self.primary)
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        return self.encoder(image[:, 0])  # type: ignore[no-any-return]
+    def _features(self, image: Tensor, present: Tensor | None) -> list[Tensor]:
+        return self.pyramid(image, present)

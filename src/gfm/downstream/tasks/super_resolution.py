@@ -11,7 +11,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from gfm.downstream.decoders import PyramidDecoder
 from gfm.downstream.tasks.numbers import NumberTask
-from gfm.downstream.tasks.task import Batch, Panel, Picture, Scores, TaskSpec, primary_first
+from gfm.downstream.tasks.task import Batch, Panel, Picture, Scale, Scores, TaskSpec, primary_first
 from gfm.errors import DataError
 from gfm.models.encoder import Encoder
 
@@ -64,7 +64,7 @@ class SuperResolution(NumberTask):
     def refer(self, batch: Batch) -> Tensor:
         return bicubic(self.in_unit(batch.image)[:, 0], self.size)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor:
         low = image[:, 0]
         side = self.spec.encoder_px or self.spec.image_px
         seen = low if side == low.shape[-1] else _bilinear(low, (side, side))
@@ -89,9 +89,9 @@ class SuperResolution(NumberTask):
             Panel(_picture(error.expand(3, -1, -1)), "error"),
         ]
 
-    def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        shades = (0, 127, 255)
-        return [(f"error {shade / 255 * SHOWN_ERROR:.1g}", (shade, shade, shade)) for shade in shades]
+    def scales(self) -> list[Scale]:
+        greys = np.repeat(np.linspace(0, 255, 64).round().astype(np.uint8)[None, :, None], 3, axis=2)
+        return [Scale(("error",), "error of the range", 0.0, SHOWN_ERROR, greys)]
 
 
 class Likeness(Scores):

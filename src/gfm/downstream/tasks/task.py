@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gfm.downstream.dates import spread
+from gfm.downstream.tasks.series import over_dates
 from gfm.models.encoder import Encoder
 
 Picture = NDArray[np.uint8]
@@ -22,9 +24,10 @@ class TaskSpec:
 
     name: str
     classes: tuple[str, ...]
-    dates: int
+    dates: int  # that a batch holds
     bands: int
     image_px: int  # side of the images in a batch
+    reduce: str = "mean"  # over time, of the features of several dates
     encoder_px: int | None = None  # side that the network resizes them to for its encoder; None: it does not
     mask_px: int | None = None  # side of the padded masks; None where the target is no mask
     number_px: int | None = None  # side of the padded targets of numbers; None where the target is none
@@ -42,8 +45,9 @@ class Batch(NamedTuple):
 
     image: Tensor  # uint8 (B, dates, bands, image_px, image_px)
     # int64 (B,) class ids; float32 (B, classes) 0 or 1; uint8 (B, mask_px, mask_px) class ids; or
-    # float32 (B, number_bands, number_px, number_px), NaN where nothing was measured
+    # float32 (B, number_bands, number_px, number_px), NaN where nothing was measured; or (B, 1), a number an image
     target: Tensor
+    present: Tensor | None = None  # bool (B, dates): which dates a sample has; None: all
 
     def check(self, spec: TaskSpec) -> None:
         """Raise ValueError where the images are not what the task declares."""
@@ -53,6 +57,19 @@ class Batch(NamedTuple):
                 f"{spec.name}: a batch of images is {self.image.dtype} {tuple(self.image.shape)}, "
                 f"declared is uint8 (B, {', '.join(map(str, expected))}) of dates, bands, height, width"
             )
+        if self.present is not None:
+            shape = tuple(self.image.shape[:2])
+            if self.present.dtype != torch.bool or tuple(self.present.shape) != shape:
+                raise ValueError(
+                    f"{spec.name}: present is {self.present.dtype} {tuple(self.present.shape)}, must be bool {shape}"
+                )
+            if not self.present.any(dim=1).all():
+                raise ValueError(f"{spec.name}: a sample of a batch has no date")
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        present = None if self.present is None else self.present.to(device)
+        return Batch(self.image.to(device), self.target.to(device), present)
 
 
 class Scores(ABC):
@@ -80,6 +97,37 @@ class Panel(NamedTuple):
     verdict: bool | None = None  # whether the prediction is right; None where that is no yes or no
 
 
+class Scale(NamedTuple):
+    """What the colours of some panels mean, as a bar."""
+
+    panels: tuple[str, ...]  # captions of the panels that it belongs to
+    label: str
+    low: float
+    high: float
+    colours: Picture  # (1, N, 3), from low to high
+
+
+SHOWN_DATES = 3
+
+
+def date_panels(images: list[Picture], dates: int) -> list[Panel]:
+    """The dates of a sample of a task with `dates` of them, at most three; white where this sample has fewer."""
+    if dates == 1:
+        return [Panel(images[0], "image")]
+    count = min(dates, SHOWN_DATES)
+    shown = spread(images, count)
+    shown += [np.full_like(images[0], 255)] * (count - len(shown))
+    captions = [f"date {number}" for number in range(1, count + 1)]
+    if dates > SHOWN_DATES:
+        captions = ["first date", "middle", "last date"]
+    return [Panel(image, caption) for image, caption in zip(shown, captions, strict=True)]
+
+
+def middle_date(images: list[Picture]) -> Picture:
+    """The one image that stands for all dates of a sample."""
+    return images[len(images) // 2]
+
+
 class TaskModel(nn.Module, ABC):
     """An encoder adapted to a task.
 
@@ -95,9 +143,13 @@ class TaskModel(nn.Module, ABC):
         self.encoder = encoder
         self.spec = spec
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits for uint8 images (B, dates, bands, H, W)."""
-        return self._logits(self.in_unit(image))
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Logits for uint8 images (B, dates, bands, H, W); `present` is bool (B, dates), None: all dates."""
+        return self._logits(self.in_unit(image), present)
+
+    def pyramid(self, image: Tensor, present: Tensor | None) -> list[Tensor]:
+        """The feature maps of images (B, dates, bands, H, W) in [0, 1], over all dates that are present."""
+        return over_dates(self.encoder, image, present, self.spec.reduce)
 
     def in_unit(self, image: Tensor) -> Tensor:
         """uint8 images as floats in [0, 1]."""
@@ -106,31 +158,35 @@ class TaskModel(nn.Module, ABC):
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of a batch, a scalar."""
         batch.check(self.spec)
-        return self._loss(self(batch.image).float(), batch.target)
+        return self._loss(self(batch.image, batch.present).float(), batch.target)
 
     def predict(self, batch: Batch) -> Tensor:
         """Float logits of a batch."""
         batch.check(self.spec)
-        return self(batch.image).float()  # type: ignore[no-any-return]
+        return self(batch.image, batch.present).float()  # type: ignore[no-any-return]
 
     def refer(self, batch: Batch) -> Tensor:
         """What `reference` predicts for a batch, as `predict` gives it."""
         raise NotImplementedError(f"{type(self).__name__} names no reference")
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Name and colour of everything that maps show; empty where nothing is a map."""
+        """Name and colour of everything that maps of classes show."""
         return []
 
-    def panels(self, image: Picture, logits: Tensor, target: Tensor) -> list[Panel]:
-        """What to show of one sample: `image` is uint8 (dates, H, W, 3), logits and target are without batch axis."""
-        return self._panels(list(image), logits, target)
+    def scales(self) -> list[Scale]:
+        """What the colours of maps of numbers mean."""
+        return []
+
+    def panels(self, images: list[Picture], logits: Tensor, target: Tensor) -> list[Panel]:
+        """What to show of one sample: an image (H, W, 3) of each date that it has, logits and target of this sample."""
+        return self._panels(images, logits, target)
 
     @abstractmethod
     def scores(self) -> Scores:
         """Empty scores for one pass over a split."""
 
     @abstractmethod
-    def _logits(self, image: Tensor) -> Tensor: ...
+    def _logits(self, image: Tensor, present: Tensor | None) -> Tensor: ...
 
     @abstractmethod
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor: ...
