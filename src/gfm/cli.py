@@ -47,6 +47,14 @@ def _known(key: str, name: str, names: Collection[str]) -> None:
         raise GfmError(f"{key} has no {name}; it has {', '.join(names) or 'none'}")
 
 
+def _known_pair(params: Params, task: str, model: str) -> None:
+    from gfm.layout import ENCODERS
+
+    _known("tasks", task, params.tasks)
+    if model not in {folder.name for folder in ENCODERS.glob("*")}:  # one that is there may be tried without comparing
+        _known("models", model, params.models)
+
+
 def _numbers(option: str, text: str | None) -> list[float] | None:
     """Finite numbers of an option, between commas."""
     if text is None:
@@ -244,16 +252,30 @@ def finetune(
     model: Annotated[str, typer.Argument(help="One of `models`.")],
     params: ParamsFile = DEFAULT,
 ) -> None:
-    """Fine-tune one model on one task with every seed and test it once."""
-    from gfm.layout import ENCODERS
-
+    """Fine-tune one model on one task with every seed and test it once; search first where the task declares it."""
     loaded = _load(params)
-    _known("tasks", task, loaded.tasks)
-    if model not in {folder.name for folder in ENCODERS.glob("*")}:  # one that is there may be tried without comparing
-        _known("models", model, loaded.models)
+    _known_pair(loaded, task, model)
     from gfm.downstream.finetune import finetune
 
     finetune(loaded, task, model)
+
+
+@app.command()
+def search(
+    task: Annotated[str, typer.Argument(help="A key of `tasks`.")],
+    model: Annotated[str, typer.Argument(help="One of `models`.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of tasks.TASK.search.trials.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Search for learning rate and batch size on validation, as `gfm finetune` does where `search` is declared."""
+    loaded = _load(params)
+    _known_pair(loaded, task, model)
+    from gfm.downstream.requirements import need_optuna
+
+    need_optuna("gfm search")
+    from gfm.downstream.search_task import search_task
+
+    search_task(loaded, task, model, trials)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from gfm.params.downstream import (
     NumberMaps,
     Oscd,
     PlaceSplit,
+    Search,
     SpaceNet2,
     Task,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "Scalar",
     "ScenesSource",
     "Schedule",
+    "Search",
     "Section",
     "Share",
     "SimmimContinualPretraining",

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from gfm.params.imagery import Imagery, storable
 from gfm.params.pretraining import Schedule
-from gfm.params.section import Below, Different, Section, Share, StoredValue
+from gfm.params.section import Ascending, Below, Different, Listed, Section, Seed, Share, StoredValue
 
 CLASS_MAPS = ("segmentation", "change")  # kinds that give every pixel a class
 NUMBER_MAPS = ("super-resolution", "regression")  # kinds that give every pixel numbers
@@ -268,9 +268,35 @@ class Finetune(Section):
             )
         return self
 
+    def at(self, lr: float, batch_size: int) -> Finetune:
+        """The same with the highest rate `lr` and this batch size; all other rates keep their ratio to it."""
+        changed = self.model_dump() | {"batch_size": batch_size}
+        schedule = self.full.schedule
+        rates, names = (
+            (changed, ("lr", "encoder_lr"))
+            if schedule is None
+            else (changed["full"]["schedule"], ("base_lr", "warmup_lr", "min_lr"))
+        )
+        ratio = lr / rates[names[0]]
+        rates |= {name: rates[name] * ratio for name in names} | {names[0]: lr}
+        return Finetune.model_validate(changed)
+
     def _differs(self, key: str) -> bool:
         # Not whether it was given: a file written with every value spelled out means the same.
         return bool(getattr(self, key) != type(self).model_fields[key].default)
+
+
+class Search(Section):
+    """Learning rate and batch size found by trials that validation scores, for each model, before the seeds run.
+
+    The number of trials is GEO-Bench-2's. Every trial has the epochs that `finetune` says.
+    """
+
+    trials: PositiveInt = 16
+    # The head's highest rate, on a logarithmic scale; finetune's encoder_lr (or its schedule) keeps its ratio to it.
+    lr: Annotated[tuple[PositiveFloat, PositiveFloat], Listed, Ascending] = (1e-5, 1e-2)
+    batch_sizes: Annotated[list[PositiveInt], Different] = Field(default=[8, 16, 32], min_length=1)
+    seed: Seed = 0  # of what is tried, and of the training in every trial
 
 
 class Task(Section):
@@ -285,6 +311,7 @@ class Task(Section):
     metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map", "psnr", "ssim", "r2"] | None = None
     loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1) and regression (None: mse)
     finetune: Finetune = Finetune()
+    search: Search | None = None  # None: finetune's own lr and batch_size, for every model
     too_small: str = ""  # why no conclusion may be drawn from this set; printed beside its scores
 
     @model_validator(mode="after")
@@ -302,6 +329,19 @@ class Task(Section):
             raise ValueError(f"positive_class = {self.positive_class}: a {self.kind} task has no classes; leave it out")
         if self.kind not in NUMBER_MAPS and self.loss is not None:
             raise ValueError(f"loss = {self.loss} is for {' and '.join(NUMBER_MAPS)}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _searches(self) -> Task:
+        if self.search is None:
+            return self
+        if self.finetune.mode == "knn":
+            raise ValueError("search has no meaning with finetune.mode = knn, where nothing learns; leave it out")
+        odd = [size for size in self.search.batch_sizes if size % 2]
+        if odd and self.finetune.full.mixes:
+            raise ValueError(
+                f"search.batch_sizes names {odd[0]}, an odd number, but finetune.full.mixup and cutmix mix in pairs"
+            )
         return self
 
     @model_validator(mode="after")
