@@ -201,6 +201,9 @@ def import_(
     name: Annotated[str, typer.Argument(help="The new encoder's name, in models/encoders.")],
     licence: Annotated[str, typer.Option(help="Terms of the weights, as their publisher states them.")],
     architecture: Annotated[str | None, typer.Option(help="timm's name; not needed for a Swin.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="dofa, prithvi, satlas, satmae or seco: whose keys it has.")
+    ] = None,
     image_px: Annotated[int | None, typer.Option(min=1, help="Side of the images to fit it to.")] = None,
     window: Annotated[int | None, typer.Option(min=1, help="A Swin's window to fit it to, in cells.")] = None,
     bands: Annotated[str | None, typer.Option(help="Names of its input bands, in order: R,G,B.")] = None,
@@ -223,6 +226,7 @@ def import_(
         window=window,
         key=key,
         prefix=prefix,
+        family=family,
         seen=Input(
             bands=None if bands is None else [band.strip() for band in bands.split(",")],
             mean=_numbers("--mean", mean),

@@ -90,13 +90,15 @@ class TimmEncoder(Section):
 
 
 class CheckpointEncoder(Section):
-    """A published checkpoint of GFM, SimMIM or Swin (.pth or safetensors), read as `gfm import` reads it."""
+    """A published checkpoint (.pth or safetensors), read as `gfm import` reads it."""
 
     kind: Literal["checkpoint"]
     file: LocalFile
     sha256: Sha256  # DVC does not watch the file itself
     licence: Licence
-    architecture: str | None = None  # timm's name; not needed for a Swin
+    # Whose keys it has, with an architecture that is read from them; None: those of GFM, SimMIM, Swin, or timm's own.
+    family: Literal["dofa", "prithvi", "satlas", "satmae", "seco"] | None = None
+    architecture: str | None = None  # timm's name; not needed for a Swin or a family
     image_px: PositiveInt | None = None  # side of the images to fit it to
     window: PositiveInt | None = None  # a Swin's window to fit it to, in cells
     entry: str | None = None  # that holds the weights, where several could

@@ -13,6 +13,7 @@ from gfm.pretraining.timm_encoder import import_timm
 
 OPTIONS = {  # of `gfm import`, which its errors name: what they are called in the parameters
     "--architecture": "architecture",
+    "--family": "family",
     "--window": "window",
     "--key": "entry",
     "--prefix": "prefix",
@@ -54,6 +55,7 @@ def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
             window=wanted.window,
             key=wanted.entry,
             prefix=wanted.prefix,
+            family=wanted.family,
             seen=seen,
             licence=wanted.licence,
             report=None,
