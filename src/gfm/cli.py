@@ -274,9 +274,6 @@ def search(
     """Search for learning rate and batch size on validation, as `gfm finetune` does where `search` is declared."""
     loaded = _load(params)
     _known_pair(loaded, task, model)
-    from gfm.downstream.requirements import need_optuna
-
-    need_optuna("gfm search")
     from gfm.downstream.search_task import search_task
 
     search_task(loaded, task, model, trials)

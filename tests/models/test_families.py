@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,7 @@ def maps(state: dict[str, Tensor], patches: Tensor, eps: float, normed: bool = T
     return found
 
 
+@cache
 def mae(bands: int = 3) -> dict[str, Tensor]:
     """models_mae.py of SatMAE, with its decoder."""
     decoder = {f"decoder_{key}": value for key, value in blocks(width=32, depth=1).items()}
@@ -120,7 +122,7 @@ def prithvi(dates: int, bands: int = 6, time: int = 1, prefix: str = "encoder.")
                    sincos(WIDTH // 16 * 4, torch.tensor([date]))[0]])
         for date in range(dates) for row in range(SIDE) for column in range(SIDE)
     ]  # fmt: skip
-    state = mae(bands)
+    state = dict(mae(bands))
     state["pos_embed"] = torch.cat([torch.zeros(1, WIDTH), torch.stack(table)])[None]
     state["patch_embed.proj.weight"] = drawn(WIDTH, bands, time, PATCH, PATCH)
     beside = {"decoder_", "mask_token"}
@@ -133,6 +135,7 @@ def prithvi(dates: int, bands: int = 6, time: int = 1, prefix: str = "encoder.")
     }
 
 
+@cache
 def dofa() -> dict[str, Tensor]:
     """dofa_v1.py with wave_dynamic_layer.py, as DOFA_ViT_base_e100.pth: the generator at width 16 instead of 128."""
     inner, out = 16, PATCH * PATCH * WIDTH
@@ -192,6 +195,7 @@ def resnet(name: str, bands: int = 3) -> nn.Module:
     return network.eval()
 
 
+@cache
 def seco(name: str) -> dict[str, Tensor]:
     """moco2_module.py of SeCo, as a Lightning checkpoint's state dict."""
     query = nn.Sequential(*list(resnet(name).children())[:-1], nn.Flatten()).state_dict()
@@ -280,7 +284,7 @@ def test_a_fine_tuned_satmae_has_no_norm_but_its_classifiers():
     ("dates", "prefix", "time"), [(3, "", 1), (4, "encoder.", 1), (1, "encoder.", 1), (2, "encoder.", 2)]
 )
 def test_prithvi_reads_one_date_as_its_own_encoder_reads_it_alone(dates, prefix, time):
-    """Four dates of 4 x 4 are as many positions as one of 8 x 8: the table's values tell them apart."""
+    """Four dates of 4 x 4 are as many positions as one of 8 x 8: the values of the table tell them apart."""
     state = prithvi(dates, prefix=prefix, time=time)
     found = run(state, "prithvi")
     assert (found.image_px, found.bands) == (PX, 6)
@@ -413,11 +417,11 @@ def _changed(state: dict[str, Tensor], without: str = "", **more: Tensor) -> dic
         ("satmae", _changed(mae(), pos_embed=drawn(1, 18, WIDTH)), {}, "18 rows, which is no square grid"),
         ("satmae", _changed(mae(), "norm.bias"), {}, "lacks norm.bias"),
         ("satmae", _changed(mae(), "blocks.1.mlp.fc1.bias"), {}, "lacks blocks.1.mlp.fc1.bias"),
-        ("satmae", _changed(mae(), lidar__weight=drawn(3)), {}, "has unknown lidar.weight"),
+        ("satmae", _changed(mae(), lidar__weight=drawn(3)), {}, "lidar.weight: neither a parameter"),
         ("satmae", _changed(mae(), cls_token=torch.full((1, 1, WIDTH), torch.nan)), {}, "cls_token is not finite"),
         ("satmae", _changed(mae(), patch_embed__proj__weight=drawn(40, 3, 16, 16), pos_embed=drawn(1, 17, 40)), {},
          "a ViT of width 40, whose number of heads is not known"),
-        ("satmae", mae(), {"architecture": "vit_base_patch16_224"}, "is read from the weights of the family satmae"),
+        ("satmae", mae(), {"architecture": "vit_base_patch16_224"}, "is read from the weights of family satmae"),
         ("satmae", mae(), {"window": 4}, "--window 4: is read from the weights"),
         ("prithvi", _changed(prithvi(3), encoder__pos_embed=drawn(1, 49, WIDTH)), {}, "not Prithvi's table of time"),
         ("dofa", dofa(), {"wavelengths_um": None}, "depends on the bands; give their --bands and --wavelengths"),
@@ -442,6 +446,17 @@ def test_dofas_files_of_the_other_order_are_known_by_their_digest():
         check_release("dofa", "7cc0f413" + "0" * 56, "dofa.pth")
     check_release("dofa", "a0275954" + "0" * 56, "dofa.pth")
     check_release(None, "7cc0f413" + "0" * 56, "other.pth")
+
+
+def test_one_of_several_networks_is_taken_by_its_prefix_and_none_by_chance():
+    state = seco("resnet18")
+    both = {**{f"a.{key}": value for key, value in state.items()}, "b.encoder_q.0.weight": drawn(3)}
+    found = run(both, "seco", prefix="a")
+    accounted(found, both)
+    assert reasons(found)["b.encoder_q.0.weight"] == "outside the chosen prefix"
+    doubled = prithvi(3) | {"norm.weight": drawn(WIDTH)}
+    with pytest.raises(WeightsError, match=r"norm\.weight is there twice, under several prefixes"):
+        run(doubled, "prithvi")
 
 
 def test_half_precision_and_wrappers_of_training_code_change_nothing():

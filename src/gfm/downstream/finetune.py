@@ -176,7 +176,7 @@ def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
-    bands = matching_bands(params, task_name, card.bands)
+    bands = matching_bands(params, task_name, card.bands, card.wavelengths_um)
     held = fits_memory(spec, len(index.rows))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
     weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"

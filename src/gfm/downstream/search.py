@@ -117,7 +117,9 @@ def _spend(params: Params, subject: Subject, study: Any, learn: Learn) -> None:
         found = _found(study, subject)
         run.metrics({f"best.val_{found.metric}": found.best.score or 0.0, "best.lr": found.best.lr})
         run.metrics({"best.batch_size": found.best.batch_size, "best.trial": found.best.number})
-        run.energy(found.energy)
+        told = [trial.user_attrs for trial in _finished(study)]
+        # Of this run's own trials: those of a search that was finished before are counted there.
+        run.energy(total([Energy(**known["energy"]) for known in told if known["search_run_id"] == run.run_id]))
 
 
 def _try(params: Params, subject: Subject, study: Any, learn: Learn, number: int, search_run: Run) -> None:
@@ -157,6 +159,7 @@ def _try(params: Params, subject: Subject, study: Any, learn: Learn, number: int
         "reason": reason,
         "energy": meter.energy.as_dict(),
         "run_id": run_id,
+        "search_run_id": search_run.run_id,
     }
     for key, value in known.items():
         trial.set_user_attr(key, value)
@@ -178,6 +181,7 @@ def _open(file: Path, subject: Subject) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what a user should know is said here
     # We hold `only_writer`: a lock that is there is a killed process's.
     Path(f"{file}.lock").unlink(missing_ok=True)
+    _mend(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -190,6 +194,13 @@ def _open(file: Path, subject: Subject) -> Any:
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)  # a kill's; the same values come again
     return study
+
+
+def _mend(file: Path) -> None:
+    """Drop a last line that a kill cut off: Optuna would write behind it, and read neither."""
+    if file.exists() and not (content := file.read_bytes()).endswith(b"\n"):
+        with file.open("rb+") as journal:
+            journal.truncate(content.rfind(b"\n") + 1)
 
 
 def _sampler(seed: int, number: int) -> Any:
@@ -254,5 +265,5 @@ def _found(study: Any, subject: Subject) -> Found:
 
 
 def _trial(known: Mapping[str, Any], score: float | None) -> Trial:
-    values = {key: value for key, value in known.items() if key not in ("metric", "energy")}
+    values = {key: value for key, value in known.items() if key not in ("metric", "energy", "search_run_id")}
     return Trial(score=score, energy=Energy(**known["energy"]), **values)

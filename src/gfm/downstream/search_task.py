@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gfm.downstream.finetune import known_task, prepare, searched
+from gfm.downstream.requirements import check_requirements
 from gfm.downstream.search_result import in_words
 from gfm.downstream.table import read_index
 from gfm.layout import search_folder
@@ -22,6 +23,7 @@ def search_task(params: Params, task_name: str, model_name: str, trials: int | N
     wanted = (declared or Search()).model_dump() | ({} if trials is None else {"trials": trials})
     task = Task.model_validate(task.model_dump() | {"search": wanted})
     params = params.model_copy(update={"tasks": {**params.tasks, task_name: task}})
+    check_requirements(params)
     final = search_folder(task_name, model_name)
     with new_folder(final) as folder:
         index = read_index(task_name)

@@ -81,7 +81,8 @@ def _cost(params: Params, model: str, runs: list[TaskRun], now: Grid | None) -> 
         parts.append(_part(f"fine-tuning on {run.task}", run.record, now))
     elsewhere = ""
     if model in params.encoders:
-        elsewhere = "without its own training, which happened elsewhere"
+        imported = _origin(model) == "imported"
+        elsewhere = "without its own training, which happened elsewhere" if imported else "without its parents' making"
     elif (model == "teacher" or model in params.pretrain) and params.teacher.kind == "timm":
         elsewhere = "without the training of the imported teacher, which happened elsewhere"
     return Cost(parts, elsewhere)

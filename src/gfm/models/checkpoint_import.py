@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import timm
@@ -154,23 +154,14 @@ def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
 
 
 def _layout(state: Mapping[str, Tensor], request: Request, source: str) -> Layout:
-    """What the declared family makes of the keys; its architecture, prefix and window are in the weights."""
+    """What the declared family makes of the keys; its architecture and windows are in the weights."""
     assert request.family is not None
     for option, value in (("--architecture", request.architecture), ("--window", request.window)):
         if value is not None:
             raise WeightsError(
                 f"{option} {value}: is read from the weights of the family {request.family}; leave it out"
             )
-    prefix = f"{request.prefix.rstrip('.')}." if request.prefix else ""
-    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    layout = read_family(request.family, inside, request.wavelengths_um, source)
-    outside = {key: "outside the chosen prefix" for key in state if not key.startswith(prefix)}
-    return replace(
-        layout,
-        becomes={prefix + key: parameter for key, parameter in layout.becomes.items()},
-        converted={prefix + key: how for key, how in layout.converted.items()},
-        left={**{prefix + key: why for key, why in layout.left.items()}, **outside},
-    )
+    return read_family(request.family, state, request.prefix, request.wavelengths_um, source)
 
 
 def _published(layout: Layout, request: Request) -> _Found:

@@ -108,8 +108,20 @@ class CheckpointEncoder(Section):
     wavelengths_um: list[PositiveFloat] | None = None
 
 
+class RegisteredEncoder(Section):
+    """A version of the project's own registered model, as `gfm pretrain` registered it.
+
+    A number never means other weights; what an alias means is looked up when the encoder is made, and DVC does not see
+    that it has moved.
+    """
+
+    kind: Literal["registered"]
+    version: PositiveInt | Literal["champion", "challenger"]
+    model: Name | None = None  # None: tracking.registered_model
+
+
 Teacher = Annotated[SupervisedTeacher | TimmEncoder, Field(discriminator="kind")]
-PublishedEncoder = Annotated[TimmEncoder | CheckpointEncoder, Field(discriminator="kind")]
+PublishedEncoder = Annotated[TimmEncoder | CheckpointEncoder | RegisteredEncoder, Field(discriminator="kind")]
 
 
 class Student(Section):

@@ -6,8 +6,9 @@ A family is declared, never guessed; its keys and shapes must be the family's.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -38,12 +39,33 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def read_family(name: str, state: Mapping[str, Tensor], wavelengths_um: list[float] | None, source: str) -> Layout:
-    """What a checkpoint of family `name` becomes; WeightsError where its keys are another family's, which it names."""
+def read_family(
+    name: str, state: Mapping[str, Tensor], prefix: str | None, wavelengths_um: list[float] | None, source: str
+) -> Layout:
+    """What a checkpoint of family `name` becomes; `prefix` is of the keys of one network, where several are.
+
+    WeightsError where the keys are another family's, which it names, or say the same thing twice.
+    """
     refuse_clay(state, source)
-    if _shown_by(FAMILIES[name], state) is None:
-        raise WeightsError(f"{source}: not of the family {name}: {family_seen(state)}")
-    return FAMILIES[name].read(state, wavelengths_um, source)
+    start = f"{prefix.rstrip('.')}." if prefix and prefix.strip(".") else ""
+    inside = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+    if _shown_by(FAMILIES[name], inside) is None:
+        raise WeightsError(f"{source}: not of the family {name}: {family_seen(inside)}")
+    layout = FAMILIES[name].read(inside, wavelengths_um, source)
+    given = Counter(parameter for key, parameter in layout.becomes.items() if key not in layout.converted)
+    known = layout.becomes.keys() | layout.left.keys()
+    for key in inside:
+        if key not in known or given[layout.becomes.get(key, "")] > 1:
+            raise WeightsError(f"{source}: {key} is there twice, under several prefixes; choose one with --prefix")
+    return replace(
+        layout,
+        becomes={start + key: parameter for key, parameter in layout.becomes.items()},
+        converted={start + key: how for key, how in layout.converted.items()},
+        left={
+            **{start + key: why for key, why in layout.left.items()},
+            **{key: "outside the chosen prefix" for key in state if not key.startswith(start)},
+        },
+    )
 
 
 def family_seen(state: Mapping[str, Tensor]) -> str:

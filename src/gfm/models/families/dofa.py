@@ -68,6 +68,10 @@ def generate(state: Mapping[str, Tensor], wavelengths_um: list[float], source: s
     out = needed(state, "weight_generator.fc_weight.weight", 2, source)
     width = len(needed(state, "weight_generator.fc_bias.weight", 2, source))
     inner, px = tokens.shape[1], round((len(out) / width) ** 0.5)
+    if px * px * width != len(out) or inner % HEADS:
+        raise WeightsError(
+            f"{source}: not DOFA's generator: {len(out)} values for a patch of width {width}, from {inner} numbers"
+        )
     layer = nn.TransformerEncoderLayer(inner, HEADS, activation="gelu", dropout=0.0)
     modules = nn.ModuleDict(
         {
