@@ -213,6 +213,7 @@ def test_every_trial_is_a_run_below_the_searchs_and_only_the_search_counts_for_t
     lost = sum(not row["val_score"] for row in trials(SCORED / "search"))
     assert sorted(run.info.status for run in below) == ["FAILED"] * lost + ["FINISHED"] * (5 - lost) and lost
     assert searched.data.tags["mlflow.parentRunId"] == pipeline.info.run_id and pipeline.info.status == "RUNNING"
+    assert all("energy.method" in run.data.tags for run in below)
     assert searched.info.status == "FINISHED" and searched.data.tags["scored_on"] == "val"
     assert {run.data.params["lr"] for run in below} == {str(float(row["lr"])) for row in trials(SCORED / "search")}
 

@@ -154,5 +154,17 @@ def test_a_declared_family_becomes_an_encoder_with_its_bands_and_says_what_it_le
     wrong = declared | {"family": "satlas"}
     with pytest.raises(WeightsError, match="not of the family satlas: its keys are those of prithvi"):
         make_encoder(make_params(encoders={"theirs": wrong}), "theirs")
-    with pytest.raises(WeightsError, match=r"encoders\.theirs\.window 4: is read from the weights"):
-        make_encoder(make_params(encoders={"theirs": declared | {"window": 4}}), "theirs")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"family": "satlas", "window": 4}, "window is read from the weights of family satlas"),
+        ({"family": "seco", "architecture": "resnet50"}, "architecture is read from the weights of family seco"),
+        ({"family": "dofa", "bands": ["R"]}, "family dofa needs bands and wavelengths_um"),
+        ({"family": "clay"}, "family"),
+    ],
+)
+def test_a_declaration_that_no_file_could_fit_is_refused_before_it_is_read(make_params, checkpoint, more, told):
+    with pytest.raises(ValueError, match=told):
+        make_params(encoders={"theirs": checkpoint | more})

@@ -136,20 +136,24 @@ def _try(params: Params, subject: Subject, study: Any, learn: Learn, number: int
     what = f"{subject.name}, trial {number} of {space.trials} (lr {lr:g}, batch size {batch_size})"
     values = {"lr": lr, "encoder_lr": settings.encoder_lr, "batch_size": batch_size, "number": number}
     score, epoch, metric, reason, run_id = math.nan, 0, "", "", None
-    with measure(params.carbon, what) as meter:
-        try:
-            with child_run(params, f"trial {number}", "trial", values, seed=space.seed, below=search_run) as run:
-                run_id = run.run_id
-                learned = learn(settings, what)
-                metric, score = next(iter(learned.val.items()))
-                epoch = learned.epoch
-                for entry in learned.history:
-                    run.metrics({f"val_{metric}": entry["val_score"]}, step=int(entry["step"]))
-                if not math.isfinite(score):
-                    raise Diverged(f"the validation {metric} is {score}")
-                run.metrics({f"best.val_{metric}": score})
-        except (Diverged, torch.OutOfMemoryError) as error:
-            reason = " ".join(str(error).split())[:300]
+    try:
+        with child_run(params, f"trial {number}", "trial", values, seed=space.seed, below=search_run) as run:
+            run_id = run.run_id
+            try:
+                with measure(params.carbon, what) as meter:
+                    learned = learn(settings, what)
+            finally:
+                spent = meter.energy
+                run.energy(spent)
+            metric, score = next(iter(learned.val.items()))
+            epoch = learned.epoch
+            for entry in learned.history:
+                run.metrics({f"val_{metric}": entry["val_score"]}, step=int(entry["step"]))
+            if not math.isfinite(score):
+                raise Diverged(f"the validation {metric} is {score}")
+            run.metrics({f"best.val_{metric}": score})
+    except (Diverged, torch.OutOfMemoryError) as error:
+        reason = " ".join(str(error).split())[:300]
     known: dict[str, JsonValue] = {
         "number": number,
         "lr": lr,
@@ -157,7 +161,7 @@ def _try(params: Params, subject: Subject, study: Any, learn: Learn, number: int
         "epoch": epoch,
         "metric": metric,
         "reason": reason,
-        "energy": meter.energy.as_dict(),
+        "energy": spent.as_dict(),
         "run_id": run_id,
         "search_run_id": search_run.run_id,
     }

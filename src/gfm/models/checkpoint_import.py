@@ -90,7 +90,8 @@ class _Found:
 def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
     """The network of a checkpoint, with exactly its values; half precision becomes float32.
 
-    Without `request.architecture` the checkpoint must hold a Swin (v1), whose architecture is read from its shapes.
+    With `request.family` its keys are that family's (`gfm.models.families`); without it and `request.architecture` it
+    must hold a Swin (v1), whose architecture is read from its shapes.
     Another image size or window resizes tables of positions as timm does (`resize_rel_pos_bias_table`, the published
     fine-tuning's geometric spacing). WeightsError for a key that is neither a parameter of the network nor a known
     part of published checkpoints, for a parameter that gets no value or one of another shape, and for values that
@@ -158,9 +159,7 @@ def _layout(state: Mapping[str, Tensor], request: Request, source: str) -> Layou
     assert request.family is not None
     for option, value in (("--architecture", request.architecture), ("--window", request.window)):
         if value is not None:
-            raise WeightsError(
-                f"{option} {value}: is read from the weights of the family {request.family}; leave it out"
-            )
+            raise WeightsError(f"{option} {value}: is read from the weights of family {request.family}; leave it out")
     return read_family(request.family, state, request.prefix, request.wavelengths_um, source)
 
 

@@ -105,7 +105,18 @@ class CheckpointEncoder(Section):
     prefix: str | None = None  # of the network's keys, where several networks are
     bands: list[str] | None = None  # None: R, G, B
     normalisation: Normalisation | None = None  # None: that of natural images
-    wavelengths_um: list[PositiveFloat] | None = None
+    wavelengths_um: list[PositiveFloat] | None = None  # of the bands; DOFA's weights are made for them
+
+    @model_validator(mode="after")
+    def _family_fits(self) -> CheckpointEncoder:
+        if self.family is None:
+            return self
+        for key in ("architecture", "window"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} is read from the weights of family {self.family}; leave it out")
+        if self.family == "dofa" and (self.bands is None or self.wavelengths_um is None):
+            raise ValueError("family dofa needs bands and wavelengths_um: its patch embedding is generated for them")
+        return self
 
 
 class RegisteredEncoder(Section):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gfm import layout
+from gfm.errors import WeightsError
+from gfm.models.backbone import takes_img_size
 from gfm.models.encoder import load_encoder
 from gfm.models.encoder_file import CONFIG, WEIGHTS, read_card, write_card
 from gfm.output_folder import new_folder
@@ -30,15 +33,20 @@ def take_registered(params: Params, name: str, wanted: RegisteredEncoder, *, key
     final = layout.encoder_folder(name)
     with new_folder(final) as folder, TemporaryDirectory() as scratch:
         fetched = registry.fetch(version, Path(scratch))
-        for file in (CONFIG, WEIGHTS, MODEL_CARD):
-            if (fetched / file).exists():
-                shutil.copyfile(fetched / file, folder / file)
+        for file in (CONFIG, WEIGHTS):
+            if not (fetched / file).is_file():
+                raise WeightsError(
+                    f"{key}: {told} has no {file}; restore the artifacts of its run, or take another version"
+                )
+            shutil.copyfile(fetched / file, folder / file)
+        if (fetched / MODEL_CARD).exists():
+            text = re.sub(r'"local-dir:[^"]+"', f'"local-dir:{final}"', (fetched / MODEL_CARD).read_text("utf-8"))
+            (folder / MODEL_CARD).write_text(text, encoding="utf-8")
         card = read_card(folder)
-        encoder = load_encoder(folder, image_px=card.image_px, seed=0)  # whole, and of the card's architecture
+        load_encoder(folder, image_px=card.image_px, seed=0)  # whole, and of the card's architecture
         alias = "" if isinstance(wanted.version, int) else f", then its {wanted.version}"
         card = replace(card, provenance=card.provenance | {"registered_as": told + alias})
-        fixed = bool(encoder.backbone.pretrained_cfg.get("fixed_input_size"))  # type: ignore[union-attr,operator]
-        write_card(folder, card, fixed_px=fixed)
+        write_card(folder, card, fixed_px=takes_img_size(card.architecture))
         RunRecord(
             name=name,
             kind="registered encoder",
