@@ -51,6 +51,14 @@ def _known(key: str, name: str, names: Collection[str]) -> None:
         raise GfmError(f"{key} has no {name}; it has {', '.join(names) or 'none'}")
 
 
+def _known_pair(params: Params, task: str, model: str) -> None:
+    from gfm.layout import ENCODERS
+
+    _known("tasks", task, params.tasks)
+    if model not in {folder.name for folder in ENCODERS.glob("*")}:  # one that is there may be tried without comparing
+        _known("models", model, params.models)
+
+
 def _numbers(option: str, text: str | None) -> list[float] | None:
     """Finite numbers of an option, between commas."""
     if text is None:
@@ -213,6 +221,9 @@ def import_(
     name: Annotated[str, typer.Argument(help="The new encoder's name, in models/encoders.")],
     licence: Annotated[str, typer.Option(help="Terms of the weights, as their publisher states them.")],
     architecture: Annotated[str | None, typer.Option(help="timm's name; not needed for a Swin.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="dofa, prithvi, satlas, satmae or seco: whose keys it has.")
+    ] = None,
     image_px: Annotated[int | None, typer.Option(min=1, help="Side of the images to fit it to.")] = None,
     window: Annotated[int | None, typer.Option(min=1, help="A Swin's window to fit it to, in cells.")] = None,
     bands: Annotated[str | None, typer.Option(help="Names of its input bands, in order: R,G,B.")] = None,
@@ -235,6 +246,7 @@ def import_(
         window=window,
         key=key,
         prefix=prefix,
+        family=family,
         seen=Input(
             bands=None if bands is None else [band.strip() for band in bands.split(",")],
             mean=_numbers("--mean", mean),
@@ -264,16 +276,27 @@ def finetune(
     model: Annotated[str, typer.Argument(help="One of `models`.")],
     params: ParamsFile = DEFAULT,
 ) -> None:
-    """Fine-tune one model on one task with every seed and test it once."""
-    from gfm.layout import ENCODERS
-
+    """Fine-tune one model on one task with every seed and test it once; search first where the task declares it."""
     loaded = _load(params)
-    _known("tasks", task, loaded.tasks)
-    if model not in {folder.name for folder in ENCODERS.glob("*")}:  # one that is there may be tried without comparing
-        _known("models", model, loaded.models)
+    _known_pair(loaded, task, model)
     from gfm.downstream.finetune import finetune
 
     finetune(loaded, task, model)
+
+
+@app.command()
+def search(
+    task: Annotated[str, typer.Argument(help="A key of `tasks`.")],
+    model: Annotated[str, typer.Argument(help="One of `models`.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of tasks.TASK.search.trials.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Search for learning rate and batch size on validation, as `gfm finetune` does where `search` is declared."""
+    loaded = _load(params)
+    _known_pair(loaded, task, model)
+    from gfm.downstream.search_task import search_task
+
+    search_task(loaded, task, model, trials)
 
 
 @app.command()

@@ -14,6 +14,8 @@ EXPECTATIONS = Path("expectations")
 EMBEDDINGS = Path("data/embeddings")
 ENCODERS = Path("models/encoders")
 TASK_MODELS = Path("models/tasks")
+SEARCHES = Path("models/search")
+TRIALS = Path(".gfm/search")  # what an interrupted search goes on from
 REPORTS = Path("reports")
 VALIDATION = REPORTS / "validation.json"
 VALIDATION_PASSED = REPORTS / "validation_passed.txt"  # the same bytes for any data: trainings wait for it
@@ -48,3 +50,13 @@ def encoder_folder(name: str) -> Path:
 def task_folder(task: str, model: str) -> Path:
     """What fine-tuning one model on one task leaves: scores, history, weights, pictures."""
     return TASK_MODELS / task / model
+
+
+def search_folder(task: str, model: str) -> Path:
+    """What `gfm search` leaves: the best settings, every trial, a picture."""
+    return SEARCHES / task / model
+
+
+def trials_file(task: str, model: str) -> Path:
+    """The finished trials of one model on one task, of all spaces that were ever searched; Optuna's journal."""
+    return TRIALS / task / f"{model}.journal"

@@ -27,13 +27,8 @@ def new_folder(final: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GfmError(f"{final}: its folder cannot be made ({error.strerror}); give another place") from None
-    LOCKS.mkdir(parents=True, exist_ok=True)
     # Beside the outputs a lock file would be a stray file of the repository, or vanish when DVC clears an output.
-    with (LOCKS / final.as_posix().replace("/", "-")).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GfmError(f"{final}: another process is writing it; wait for it to end") from None
+    with only_writer(final):
         unfinished = final.parent / f".{final.name}.new"
         previous = final.parent / f".{final.name}.old"
         if previous.exists() and not final.exists():  # killed between the two moves below
@@ -53,3 +48,15 @@ def new_folder(final: Path) -> Iterator[Path]:
             final.replace(previous)
         unfinished.replace(final)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Held by one process of the working folder at a time; GfmError for a second one that wants to write `path`."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / path.as_posix().replace("/", "-")).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GfmError(f"{path}: another process is writing it; wait for it to end") from None
+        yield

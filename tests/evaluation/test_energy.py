@@ -30,6 +30,17 @@ def test_a_pretrained_model_pays_for_its_teacher_and_its_fine_tunings(workspace:
     assert [part.what for part in spent["gfm"].parts][:2] == ["pretraining gfm", "teacher"]
 
 
+def test_a_search_before_the_fine_tuning_is_paid_for_too(workspace: Any) -> None:
+    path = Path("models/tasks/change/gfm/run.json")
+    record = json.loads(path.read_text())
+    record["search"] = {"energy": {"kwh": 0.05, "kg_co2eq": 0.02, "method": "by the test", "seconds": 9.0}}
+    path.write_text(json.dumps(record))
+    before = 0.0031 + 0.0009 + 3 * 0.0004
+    spent = costs(workspace.params, read_runs(workspace.params))["gfm"]
+    assert spent.kg_co2eq == pytest.approx(before + 0.02) and spent.kwh == pytest.approx(before / 0.4 + 0.05)
+    assert "search on change" in [part.what for part in spent.parts]
+
+
 def test_one_unmeasured_part_leaves_no_sum_and_is_named(workspace: Any) -> None:
     edit_energy("models/tasks/change/gfm", kwh=None, kg_co2eq=None, method="not measured: codecarbon is not installed")
     spent = costs(workspace.params, read_runs(workspace.params))

@@ -20,6 +20,8 @@ from gfm.models.encoder_file import EncoderCard, write_card
 
 SWIN = {"embed_dim": 8, "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2], "window_size": 3}
 
+CONVNEXT = {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}
+
 
 def _card(architecture: str, args: dict, px: int, **fields: object) -> EncoderCard:
     own = {"batch_norm": "live", "origin": "pretrained", "licence": "CC0"} | fields
@@ -41,6 +43,9 @@ def swin(tmp_path: Path) -> Path:
         ("swin_tiny_patch4_window7_224", SWIN, 160, (4, 8, 16, 32), (8, 16, 32, 64)),
         ("mobilenetv2_035", {}, 96, (4, 8, 16, 32), (8, 16, 32, 112)),
         ("mobilenetv2_035", {}, 160, (4, 8, 16, 32), (8, 16, 32, 112)),
+        ("swinv2_tiny_window8_256", SWIN, 96, (4, 8, 16, 32), (8, 16, 32, 64)),
+        ("swinv2_tiny_window8_256", SWIN, 192, (4, 8, 16, 32), (8, 16, 32, 64)),
+        ("convnext_atto", CONVNEXT, 96, (4, 8, 16, 32), (8, 16, 24, 32)),
         ("resnet18", {}, 64, (4, 8, 16, 32), (64, 128, 256, 512)),
         ("vit_tiny_patch16_224", {"depth": 8, "embed_dim": 24}, 96, (16,) * 4, (24,) * 4),
         ("vit_tiny_patch16_224", {"depth": 8, "embed_dim": 24}, 128, (16,) * 4, (24,) * 4),

@@ -181,6 +181,14 @@ def test_a_named_architecture_makes_the_round_trip(gfm):
         (("swin.pth", "theirs", *LICENCE, "--std", "a,b"), "--std a,b: give numbers between commas"),
         (("swin.pth", "theirs", *LICENCE, "--bands", "R,R,B", "--mean", ".1,.1,.1", "--std", ".1,.1,.1"), "band twice"),
         (("swin.pth", "theirs", *LICENCE, "--architecture", "resnet18"), "swin.pth: no resnet18 in it"),
+        (
+            ("swin.pth", "theirs", *LICENCE, "--family", "none"),
+            "--family none: not known; known are dofa",
+        ),
+        (
+            ("swin.pth", "theirs", *LICENCE, "--family", "seco"),
+            "swin.pth: not of the family seco: its first key",
+        ),
         (("swin.pth", "theirs", *LICENCE, "--image-px", "2"), "image_px = 2: SwinTransformer cannot take it"),
         (("extra.pth", "theirs", *LICENCE), "extra.pth: absolute_pos_embed: neither a parameter"),
         (("five.pth", "theirs", *LICENCE), "five.pth: the network takes 5 bands; name them in order with --bands"),

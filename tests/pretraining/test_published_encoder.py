@@ -15,7 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from gfm.errors import GfmError, WeightsError
 from gfm.models.backbone import build_backbone
-from gfm.params import Params
+from gfm.models.encoder_file import read_card
+from gfm.models.families import FAMILIES
+from gfm.models.families.prithvi import positions
+from gfm.params import ParameterError, Params
+from gfm.pretraining.network_check import check_networks
 from gfm.pretraining.published_encoder import make_encoder
 
 THEIRS = Path("models/encoders/theirs")
@@ -105,3 +109,62 @@ def test_models_may_name_them(make_params, mobilenet):
 def test_the_sample_has_the_key_that_dvc_takes_the_stages_from():
     """Without it every `dvc` command of the repository ends at `${encoders}`."""
     assert yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["encoders"] == {}
+
+
+def test_the_documented_declarations_lack_nothing_but_their_files(tmp_path):
+    """Every example of docs/benchmark.md passes `gfm check` up to the file that nobody can ship."""
+    root = Path(__file__).parents[2]
+    blocks = re.findall(r"```yaml\n(encoders:.*?)```", (root / "docs/benchmark.md").read_text(), re.DOTALL)
+    (declared,) = [yaml.safe_load(block)["encoders"] for block in blocks]
+    assert {entry.get("family") for entry in declared.values()} == {None, *FAMILIES}
+    sample = yaml.safe_load((root / "params.yaml").read_text())
+    for name, entry in declared.items():
+        params = Params.model_validate(sample | {"encoders": {name: entry}, "models": ["teacher", name]})
+        if entry["kind"] == "registered":
+            assert check_networks(params, tmp_path) == []
+            continue
+        with pytest.raises(ParameterError, match=rf"^encoders\.{name}\.file = {entry['file']}: no such file"):
+            check_networks(params, tmp_path)
+
+
+def test_a_declared_family_becomes_an_encoder_with_its_bands_and_says_what_it_left(folder, make_params, tmp_path):
+    """Prithvi's keys at a small width; the report, the card and the run name what was done."""
+    torch.manual_seed(0)
+    vit = build_backbone(
+        "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3}, image_px=32, bands=2, seed=0
+    )
+    state = {f"encoder.{key}": value for key, value in vit.state_dict().items()}
+    state["encoder.patch_embed.proj.weight"] = state["encoder.patch_embed.proj.weight"][:, :, None]
+    state["encoder.pos_embed"] = torch.cat([torch.zeros(1, 192), positions(192, 3, 2)])[None]
+    path = tmp_path / "prithvi.pt"
+    torch.save(state | {"decoder.mask_token": torch.zeros(1, 1, 8)}, path)
+    declared = {
+        "kind": "checkpoint", "family": "prithvi", "file": str(path), "sha256": _digest(path), "licence": "Apache-2.0",
+        "bands": ["NIR", "R"], "wavelengths_um": [0.865, 0.665],
+        "normalisation": {"mean": [0.3, 0.1], "std": [0.2, 0.1]},
+    }  # fmt: skip
+    make_encoder(make_params(encoders={"theirs": declared}), "theirs")
+    card = read_card(THEIRS)
+    assert (card.bands, card.wavelengths_um, card.image_px) == (["NIR", "R"], [0.865, 0.665], 32)
+    assert card.provenance["weights_family"] == "prithvi"
+    report = (THEIRS / "import.csv").read_text()
+    assert "encoder.pos_embed,converted,pos_embed,1x13x192,1x5x192,float32,the first of 3 dates" in report
+    assert "decoder.mask_token,left,,1x1x8,,float32,decoder of the reconstruction" in report
+    assert "Reads one date of the 3 that it was trained with." in (THEIRS / "README.md").read_text()
+    wrong = declared | {"family": "satlas"}
+    with pytest.raises(WeightsError, match="not of the family satlas: its keys are those of prithvi"):
+        make_encoder(make_params(encoders={"theirs": wrong}), "theirs")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"family": "satlas", "window": 4}, "window is read from the weights of family satlas"),
+        ({"family": "seco", "architecture": "resnet50"}, "architecture is read from the weights of family seco"),
+        ({"family": "dofa", "bands": ["R"]}, "family dofa needs bands and wavelengths_um"),
+        ({"family": "clay"}, "family"),
+    ],
+)
+def test_a_declaration_that_no_file_could_fit_is_refused_before_it_is_read(make_params, checkpoint, more, told):
+    with pytest.raises(ValueError, match=told):
+        make_params(encoders={"theirs": checkpoint | more})

@@ -1,4 +1,4 @@
-"""Which of a task's bands stand for the bands of the collection: the same name, else the same colour of light."""
+"""Which of a task's bands stand for wanted ones: the same name, else the same colour of light."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from gfm.params import ParameterError, Params
 SAME_COLOUR_UM = 0.05  # sensors' red, green, blue and near infrared differ by less, from each other by more
 
 
-def matching_bands(params: Params, task: str, wanted: Sequence[str]) -> list[str]:
-    """The task's band for each of `wanted` (bands of the collection), in that order.
+def matching_bands(params: Params, task: str, wanted: Sequence[str], own_um: Sequence[float | None] = ()) -> list[str]:
+    """The task's band for each of `wanted`, in that order: bands of the collection, or an encoder's with `own_um`.
 
-    A band of another name matches when its wavelength is the nearest, and within 0.05 um. ParameterError names the
-    band that has no match.
+    A band of another name matches when its wavelength is the nearest, and within 0.05 um. `own_um` are wavelengths
+    that an encoder's bands have of their own. ParameterError names the band that has no match.
     """
+    of_encoder = dict(zip(wanted, own_um, strict=False))
+    whose = "encoder" if of_encoder else "collection"
     declared = params.tasks[task].data.imagery.bands
     chosen: list[str] = []
     for band in wanted:
-        wavelength = _wavelength(params, band)
+        wavelength = of_encoder.get(band) or _wavelength(params, band)
         distances = {
             name: abs(own - wavelength)
             for name, own in declared.items()
@@ -29,7 +31,7 @@ def matching_bands(params: Params, task: str, wanted: Sequence[str]) -> list[str
             own = declared[band]
             if own is not None and wavelength is not None and abs(own - wavelength) > SAME_COLOUR_UM:
                 raise ParameterError(
-                    f"tasks.{task}.data.imagery.bands.{band} is {own} um, but the collection's {band} is {wavelength}; "
+                    f"tasks.{task}.data.imagery.bands.{band} is {own} um, but the {whose}'s {band} is {wavelength}; "
                     "correct one of them, or rename the task's band"
                 )
             chosen.append(band)
@@ -39,7 +41,7 @@ def matching_bands(params: Params, task: str, wanted: Sequence[str]) -> list[str
             colour = wavelength or "no wavelength"
             known = ", ".join(f"{name} ({own or 'no wavelength'})" for name, own in declared.items())
             raise ParameterError(
-                f"tasks.{task}.data.imagery.bands has none for the collection's {band} ({colour}); "
+                f"tasks.{task}.data.imagery.bands has none for the {whose}'s {band} ({colour}); "
                 f"it has {known}; declare the band, or its wavelength in um"
             )
     return chosen

@@ -12,7 +12,7 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from gfm.compute import use_device
-from gfm.downstream.adaptation import build_adaptation
+from gfm.downstream.adaptation import Adaptation, build_adaptation
 from gfm.downstream.adapted import save_adapted
 from gfm.downstream.bands import matching_bands
 from gfm.downstream.classes import positive_id
@@ -21,6 +21,9 @@ from gfm.downstream.formats import open_format
 from gfm.downstream.pictures import draw_predictions
 from gfm.downstream.requirements import check_requirements
 from gfm.downstream.result import Reference, SeedResult, mean_and_spread, write_history, write_run, write_scores
+from gfm.downstream.search import Found, Subject, search
+from gfm.downstream.search_result import best as search_record
+from gfm.downstream.search_result import in_words, write_search
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex, read_index
 from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
@@ -35,6 +38,7 @@ from gfm.output_folder import new_folder
 from gfm.params import (
     CLASS_MAPS,
     DatedFolders,
+    Finetune,
     Format,
     ImageTargets,
     LabelsTable,
@@ -65,18 +69,23 @@ class Job:
 def finetune(params: Params, task_name: str, model_name: str) -> None:
     """Train, choose the epoch on validation and test once, for every seed; write `models/tasks/TASK/MODEL`.
 
+    Where the task declares a search, learning rate and batch size are found first (`gfm.downstream.search`).
+
     The folder appears whole or not at all. GfmError where the task or its index, the encoder or the device is missing.
     """
-    if task_name not in params.tasks:
-        raise ParameterError(f"tasks has no {task_name}; it has {', '.join(params.tasks)}")
+    task = known_task(params, task_name)
     check_requirements(params)
-    task = params.tasks[task_name]
     settings = task.finetune
     origin = provenance(None) | {"seed": settings.seeds}  # of the code and data that run now
     final = task_folder(task_name, model_name)
     with new_folder(final) as folder:
         index = read_index(task_name)
-        job = _prepare(params, task_name, model_name, index)
+        job = prepare(params, task_name, model_name, index)
+        found = None
+        if task.search is not None:
+            found = searched(params, job, index.digest, folder / "search")
+            say(f"{task_name}, {model_name}: {in_words(found)}")
+            job = replace(job, task=task.model_copy(update={"finetune": found.settings}))
         with child_run(params, f"{task_name}/{model_name}", "finetune", _described(job)) as run:
             run.dataset(task_name, task_index(task_name), index.digest)
             with measure(params.carbon, f"{task_name}/{model_name}") as meter:
@@ -114,7 +123,9 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     **share,
                     **({"chosen": chosen} if any(chosen.values()) else {}),
                     **({"reference": asdict(reference)} if reference else {}),
-                    "settings": task.model_dump(mode="json"),
+                    # As declared, which is what other models are compared by; `search` holds what was found.
+                    "settings": task.model_dump(mode="json", exclude=None if found else {"search"}),
+                    **({"search": search_record(_subject(job, index.digest), found)} if found else {}),
                     "provenance": origin,
                     "energy": energy.as_dict(),
                     "run_id": run.run_id,
@@ -133,7 +144,41 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
     )
 
 
-def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
+def known_task(params: Params, name: str) -> Task:
+    """A task by its name; ParameterError where there is none."""
+    if name not in params.tasks:
+        raise ParameterError(f"tasks has no {name}; it has {', '.join(params.tasks)}")
+    return params.tasks[name]
+
+
+def searched(params: Params, job: Job, index: str, folder: Path) -> Found:
+    """Search for the job's learning rate and batch size as its task declares; write what was found to `folder`.
+
+    The trials get no test part, so that nothing of it can enter the choice.
+    """
+    assert job.task.search is not None
+    seed = job.task.search.seed
+    parts: dict[Part, Chips] = {part: job.parts[part] for part in ("train", "val")}
+
+    def learn(settings: Finetune, what: str) -> Learned:
+        for part, chips in parts.items():
+            chips.hold(f"{job.task_name}: reading {part}")
+        task = job.task.model_copy(update={"finetune": settings})
+        return _learn(replace(job, task=task, parts=parts), seed, what).learned
+
+    subject = _subject(job, index)
+    origin = provenance(None)
+    found = search(params, subject, learn)
+    write_search(folder, subject, found, origin)
+    return found
+
+
+def _subject(job: Job, index: str) -> Subject:
+    return Subject(job.task_name, job.model_name, job.task, index, read_card(encoder_folder(job.model_name)))
+
+
+def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
+    """One model's work on one task; GfmError where its index is another kind's, or a band or encoder is missing."""
     task = params.tasks[task_name]
     if index.kind != task.kind:
         raise DataError(
@@ -147,7 +192,7 @@ def _prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) 
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
-    bands = matching_bands(params, task_name, card.bands)
+    bands = matching_bands(params, task_name, card.bands, card.wavelengths_um)
     held = fits_memory(spec, len(index.rows))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
     weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"
@@ -190,8 +235,16 @@ def _unit(data: Format) -> str:
     return data.target.unit if isinstance(data, DatedFolders) else ""
 
 
-def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
-    """One training; the test split is read after the epoch is chosen, once."""
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    model: TaskModel
+    adaptation: Adaptation
+    learned: Learned
+    trained: int  # parameters
+
+
+def _learn(job: Job, seed: int, what: str) -> _Trained:
+    """One training; a test split is read after the epoch is chosen, once."""
     settings = job.task.finetune
     quiet_lightning()
     seed_everything(seed, workers=True, verbose=False)
@@ -202,11 +255,18 @@ def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
     model = build_model(job.task.kind, encoder, job.spec, job.class_weights)
     adaptation.prepare(model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    what = f"{job.task_name}, {job.model_name}, seed {seed}"
     learned = adaptation.learn(model, Training(settings, job.parts, seed, job.accelerator, what))
+    return _Trained(model, adaptation, learned, trained)
+
+
+def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
+    """One training of a seed, tested, saved and drawn."""
+    done = _learn(job, seed, f"{job.task_name}, {job.model_name}, seed {seed}")
+    model, adaptation, learned = done.model, done.adaptation, done.learned
     _record(learned, model.primary, seed, run)
     save_adapted(folder, model, adaptation, kind=job.task.kind, encoder=job.model_name, seed=seed)
-    if seed == settings.seeds[0]:
+    first = seed == job.task.finetune.seeds[0]
+    if first:
         title = f"{job.task_name} (test), {job.model_name}, seed {seed}"
         device = next(model.parameters()).device
         draw_predictions(folder / "predictions.png", model, job.parts["test"], device, title)
@@ -218,9 +278,9 @@ def _train(job: Job, seed: int, folder: Path, run: Run) -> SeedResult:
         history=learned.history,
         samples=learned.samples,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        trained=trained,
+        trained=done.trained,
         chosen=learned.chosen,
-        reference=_refer(model, job) if seed == settings.seeds[0] else None,
+        reference=_refer(model, job) if first else None,
     )
 
 

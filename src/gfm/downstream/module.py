@@ -17,6 +17,10 @@ from gfm.downstream.tasks.task import Batch, Scores, TaskSpec
 from gfm.errors import GfmError
 
 
+class Diverged(GfmError):
+    """A training whose loss or score is no finite number."""
+
+
 class Learner(Protocol):
     """What is trained: a task's model, or its head on features."""
 
@@ -102,7 +106,7 @@ class Finetuning(LightningModule):  # type: ignore[misc]
         loss = float(torch.stack(self._losses).mean()) if self._losses else math.nan
         self._losses = []
         if not math.isfinite(loss):
-            raise GfmError(
+            raise Diverged(
                 f"tasks.{self.model.spec.name}: the training loss of epoch {self.current_epoch + 1} is {loss}; "
                 "lower finetune.lr and finetune.encoder_lr, or set finetune.precision = 32-true"
             )

@@ -22,7 +22,7 @@ class Learned:
 
     epoch: int  # 0: nothing was trained
     val: dict[str, float]
-    test: dict[str, float]
+    test: dict[str, float]  # empty where no test part was given
     history: list[dict[str, float]]
     samples: int  # training samples seen
     chosen: dict[str, int] = field(default_factory=dict)  # other settings that validation chose
@@ -47,7 +47,10 @@ class Training:
         rates: Rates,
         augment: Callable[[Batch], Batch],
     ) -> Learned:
-        """Train on `parts`, choose the epoch on validation, test once; `learner` is left as it was tested."""
+        """Train on `parts`, choose the epoch on validation, test once where there is a test part.
+
+        `learner` is left as it was tested.
+        """
         own = self.settings
         train = train_loader(
             parts["train"],
@@ -56,9 +59,7 @@ class Training:
             seed=self.seed,
             workers=own.workers,
         )
-        val, test = (
-            score_loader(parts[part], batch_size=own.batch_size, workers=own.workers) for part in ("val", "test")
-        )
+        val = score_loader(parts["val"], batch_size=own.batch_size, workers=own.workers)
         steps = len(train)
         module = Finetuning(
             learner, groups=groups, schedule=lambda optimiser: rates(optimiser, steps, own.epochs), augment=augment
@@ -67,7 +68,9 @@ class Training:
         trainer = self.trainer(callbacks=[progress])
         trainer.fit(module, train, val)
         module.restore_best()
-        trainer.test(module, test, verbose=False)
+        if "test" in parts:
+            test = score_loader(parts["test"], batch_size=own.batch_size, workers=own.workers)
+            trainer.test(module, test, verbose=False)
         return Learned(
             epoch=module.best_epoch,
             val=module.best_scores,

@@ -75,10 +75,14 @@ def _cost(params: Params, model: str, runs: list[TaskRun], now: Grid | None) -> 
         parts.append(_encoder_part(params, model, f"pretraining {model}", now))
     if model == "teacher" or model in params.pretrain:
         parts.append(_encoder_part(params, "teacher", "teacher", now))
-    parts += [_part(f"fine-tuning on {run.task}", run.record, now) for run in runs if run.model == model]
+    for run in (run for run in runs if run.model == model):
+        if "search" in run.record:
+            parts.append(_part(f"search on {run.task}", run.record["search"], now))
+        parts.append(_part(f"fine-tuning on {run.task}", run.record, now))
     elsewhere = ""
     if model in params.encoders:
-        elsewhere = "without its own training, which happened elsewhere"
+        imported = _origin(model) == "imported"
+        elsewhere = "without its own training, which happened elsewhere" if imported else "without its parents' making"
     elif (model == "teacher" or model in params.pretrain) and params.teacher.kind == "timm":
         elsewhere = "without the training of the imported teacher, which happened elsewhere"
     return Cost(parts, elsewhere)

@@ -15,6 +15,7 @@ from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, set_image_px, takes_img_size
 from gfm.models.checkpoint_file import Checkpoint
 from gfm.models.encoder import check_keys
+from gfm.models.families import Layout, family_seen, read_family, refuse_clay
 from gfm.models.published import COMPUTED, timm_name
 from gfm.models.swin_shape import LANDMARK, read_swin
 
@@ -26,7 +27,7 @@ BESIDE_ENCODER = {  # parts of a published SimMIM or GFM checkpoint, after WRAPP
 }
 PUBLISHED_CLASSIFIER = "head."  # of Swin and SimMIM; timm has `head.fc.`
 
-Fate = Literal["mapped", "resized", "left"]
+Fate = Literal["mapped", "resized", "converted", "left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class KeyFate:
     shape: tuple[int, ...] | None  # in the file; None for what is no tensor of the weights
     new_shape: tuple[int, ...] | None  # in the network
     dtype: str  # in the file; the network's floats are float32
-    reason: str  # why it was left, or how it was resized
+    reason: str  # why it was left, or how it was resized or converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Request:
     window: int | None  # cells a side, of a Swin
     bands: int | None
     prefix: str | None  # of the network's keys
+    family: str | None = None  # of `gfm.models.families`, whose keys are not timm's
+    wavelengths_um: list[float] | None = None  # of the bands, for families that read them
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class ImportedNetwork:
     size_from: str  # what shows it; empty: the network takes any size
     resizing: str  # what was done to fit another image size or window; empty: nothing
     report: list[KeyFate]
+    notes: list[str]  # where it differs from the published code
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,8 @@ class _Found:
 def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
     """The network of a checkpoint, with exactly its values; half precision becomes float32.
 
-    Without `request.architecture` the checkpoint must hold a Swin (v1), whose architecture is read from its shapes.
+    With `request.family` its keys are that family's (`gfm.models.families`); without it and `request.architecture` it
+    must hold a Swin (v1), whose architecture is read from its shapes.
     Another image size or window resizes tables of positions as timm does (`resize_rel_pos_bias_table`, the published
     fine-tuning's geometric spacing). WeightsError for a key that is neither a parameter of the network nor a known
     part of published checkpoints, for a parameter that gets no value or one of another shape, and for values that
@@ -95,10 +100,22 @@ def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
     source = str(checkpoint.path)
     wrapper = _wrapper(checkpoint.state)
     state = {key.removeprefix(wrapper): value for key, value in checkpoint.state.items()}
-    found = _find(state, request, wrapper, source)
-    own = _build(found, found.sizes[0])
-    targets, left = _sort_keys(state, found.prefix, own, chosen=request.prefix is not None, source=source)
-    values = {parameter: state[key] for key, parameter in targets.items()}
+    if request.family is None:
+        refuse_clay(state, source)
+        found = _find(state, request, wrapper, source)
+        own = _build(found, found.sizes[0])
+        targets, left = _sort_keys(state, found.prefix, own, chosen=request.prefix is not None, source=source)
+        values = {parameter: state[key] for key, parameter in targets.items()}
+        converted, notes = {}, []
+    else:
+        layout = _layout(state, request, source)
+        found = _published(layout, request)
+        own = _build(found, found.sizes[0])
+        values, targets, left = layout.values, layout.becomes, layout.left
+        converted, notes = layout.converted, layout.notes
+        unknown = [key for key, name in targets.items() if key not in converted and name not in own.state_dict()]
+        if unknown:
+            raise WeightsError(_not_known(unknown, own, source))
     backbone, image_px = _filled(found, own, values, source)
     shapes = {name: value.shape for name, value in backbone.state_dict().items()}
     args, resizing = _fit(backbone, found, image_px, request.window)
@@ -107,16 +124,18 @@ def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
     report = []
     for key, value in state.items():
         parameter = targets.get(key, "")
-        resized = bool(parameter) and shapes[parameter] != fitted[parameter]
+        resized = parameter in shapes and shapes[parameter] != fitted[parameter]
+        done = [converted[key]] if key in converted else []
+        done += [resizing] if resized else []
         report.append(
             KeyFate(
                 key=f"{at_top}{wrapper}{key}",
-                fate="left" if not parameter else "resized" if resized else "mapped",
+                fate="left" if not parameter else "resized" if resized else "converted" if done else "mapped",
                 parameter=parameter,
                 shape=tuple(value.shape),
                 new_shape=fitted.get(parameter),
                 dtype=str(value.dtype).removeprefix("torch."),
-                reason=left.get(key, resizing if resized else ""),
+                reason=left.get(key, ", ".join(done)),
             )
         )
     report += [KeyFate(entry, "left", "", None, None, "", what) for entry, what in checkpoint.beside.items()]
@@ -131,7 +150,24 @@ def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
         size_from=found.size_from,
         resizing=resizing,
         report=report,
+        notes=notes,
     )
+
+
+def _layout(state: Mapping[str, Tensor], request: Request, source: str) -> Layout:
+    """What the declared family makes of the keys; its architecture and windows are in the weights."""
+    assert request.family is not None
+    for option, value in (("--architecture", request.architecture), ("--window", request.window)):
+        if value is not None:
+            raise WeightsError(f"{option} {value}: is read from the weights of family {request.family}; leave it out")
+    return read_family(request.family, state, request.prefix, request.wavelengths_um, source)
+
+
+def _published(layout: Layout, request: Request) -> _Found:
+    known = get_pretrained_cfg(layout.architecture) or PretrainedCfg()
+    weights_px = layout.image_px or request.image_px or known.input_size[-1]
+    image_px = request.image_px or weights_px
+    return _Found("", layout.architecture, layout.args, layout.bands, [weights_px], image_px, None, layout.size_from)
 
 
 def _wrapper(keys: Iterable[str]) -> str:
@@ -160,7 +196,7 @@ def _find_swin(state: Mapping[str, Tensor], request: Request, given: str | None,
     if not prefixes or prefixes[0] + LANDMARK not in state:
         raise WeightsError(
             f"{source}: no Swin (v1) in it: no key ends in {LANDMARK}{f' after {given}' if given else ''}; "
-            "for another network give timm's name of it with --architecture"
+            f"{family_seen(state)}; for another network give timm's name of it with --architecture, or its --family"
         )
     prefix = _only(prefixes, source)
     shape = read_swin(_under(state, prefix), source)
@@ -258,12 +294,17 @@ def _sort_keys(
         else:
             unknown.append(key)
     if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise WeightsError(
-            f"{source}: {', '.join(unknown[:3])}{more}: neither a parameter of {type(network).__name__} nor a known "
-            "part of published checkpoints; check --architecture, or name the network's own keys with --prefix"
-        )
+        told = "; check --architecture, or name the network's own keys with --prefix"
+        raise WeightsError(_not_known(unknown, network, source) + told)
     return targets, left
+
+
+def _not_known(keys: list[str], network: nn.Module, source: str) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return (
+        f"{source}: {', '.join(keys[:3])}{more}: neither a parameter of {type(network).__name__} nor a known part of "
+        "published checkpoints"
+    )
 
 
 def _classifiers(network: nn.Module) -> list[str]:

@@ -14,6 +14,7 @@ from gfm.params.downstream import (
     Knn,
     Lora,
     Mode,
+    Search,
     Task,
 )
 from gfm.params.embeddings import Embedding
@@ -22,6 +23,7 @@ from gfm.params.encoders import (
     CheckpointEncoder,
     Normalisation,
     PublishedEncoder,
+    RegisteredEncoder,
     Student,
     SupervisedTeacher,
     Teacher,
@@ -144,9 +146,11 @@ __all__ = [
     "PublishedEncoder",
     "Quality",
     "Quota",
+    "RegisteredEncoder",
     "Scalar",
     "ScenesSource",
     "Schedule",
+    "Search",
     "Section",
     "Share",
     "SimmimContinualPretraining",

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from gfm.params.formats import DatedFolders, Format, ImageMasks, LabelsTable
 from gfm.params.geobench2 import GeoBench2
 from gfm.params.pretraining import Schedule
-from gfm.params.section import Name, Section, Share
+from gfm.params.section import Ascending, Different, Listed, Name, Section, Seed, Share
 
 CLASS_MAPS = ("segmentation", "change")  # kinds that give every pixel a class
 NUMBERS = ("super-resolution", "regression")  # kinds that predict numbers instead of classes
@@ -118,6 +118,19 @@ class Finetune(Section):
             )
         return self
 
+    def at(self, lr: float, batch_size: int) -> Finetune:
+        """The same with the highest rate `lr` and this batch size; all other rates keep their ratio to it."""
+        changed = self.model_dump() | {"batch_size": batch_size}
+        schedule = self.full.schedule
+        rates, names = (
+            (changed, ("lr", "encoder_lr"))
+            if schedule is None
+            else (changed["full"]["schedule"], ("base_lr", "warmup_lr", "min_lr"))
+        )
+        ratio = lr / rates[names[0]]
+        rates |= {name: rates[name] * ratio for name in names} | {names[0]: lr}
+        return Finetune.model_validate(changed)
+
     def _differs(self, key: str) -> bool:
         # Not whether it was given: a file written with every value spelled out means the same.
         return bool(getattr(self, key) != type(self).model_fields[key].default)
@@ -130,6 +143,19 @@ class Dates(Section):
     # missing takes no part in the reduction.
     number: Annotated[int, Field(ge=2)]
     reduce: Literal["mean", "max"] = "mean"
+
+
+class Search(Section):
+    """Learning rate and batch size found by trials that validation scores, for each model, before the seeds run.
+
+    The number of trials is GEO-Bench-2's. Every trial has the epochs that `finetune` says.
+    """
+
+    trials: PositiveInt = 16
+    # The head's highest rate, on a logarithmic scale; finetune's encoder_lr (or its schedule) keeps its ratio to it.
+    lr: Annotated[tuple[PositiveFloat, PositiveFloat], Listed, Ascending] = (1e-5, 1e-2)
+    batch_sizes: Annotated[list[PositiveInt], Different] = Field(default=[8, 16, 32], min_length=1)
+    seed: Seed = 0  # of what is tried, and of the training in every trial
 
 
 class Task(Section):
@@ -145,6 +171,7 @@ class Task(Section):
     loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1) and regression (None: mse)
     dates: Dates | None = None  # of dated-folders
     finetune: Finetune = Finetune()
+    search: Search | None = None  # None: finetune's own lr and batch_size, for every model
     # The task that this one repeats in another mode: both stand side by side, and ARP counts the named one alone.
     variant_of: Name | None = None
     geobench2: GeoBench2 | None = None  # the data set that this is of GEO-Bench-2
@@ -205,6 +232,19 @@ class Task(Section):
             isinstance(self.data, DatedFolders) and self.data.labels is not None
         )
         return self.kind == "regression" and table
+
+    @model_validator(mode="after")
+    def _searches(self) -> Task:
+        if self.search is None:
+            return self
+        if self.finetune.mode == "knn":
+            raise ValueError("search has no meaning with finetune.mode = knn, where nothing learns; leave it out")
+        odd = [size for size in self.search.batch_sizes if size % 2]
+        if odd and self.finetune.full.mixes:
+            raise ValueError(
+                f"search.batch_sizes names {odd[0]}, an odd number, but finetune.full.mixup and cutmix mix in pairs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _adapts(self) -> Task:

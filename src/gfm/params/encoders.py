@@ -90,24 +90,49 @@ class TimmEncoder(Section):
 
 
 class CheckpointEncoder(Section):
-    """A published checkpoint of GFM, SimMIM or Swin (.pth or safetensors), read as `gfm import` reads it."""
+    """A published checkpoint (.pth or safetensors), read as `gfm import` reads it."""
 
     kind: Literal["checkpoint"]
     file: LocalFile
     sha256: Sha256  # DVC does not watch the file itself
     licence: Licence
-    architecture: str | None = None  # timm's name; not needed for a Swin
+    # Whose keys it has, with an architecture that is read from them; None: those of GFM, SimMIM, Swin, or timm's own.
+    family: Literal["dofa", "prithvi", "satlas", "satmae", "seco"] | None = None
+    architecture: str | None = None  # timm's name; not needed for a Swin or a family
     image_px: PositiveInt | None = None  # side of the images to fit it to
     window: PositiveInt | None = None  # a Swin's window to fit it to, in cells
     entry: str | None = None  # that holds the weights, where several could
     prefix: str | None = None  # of the network's keys, where several networks are
     bands: list[str] | None = None  # None: R, G, B
     normalisation: Normalisation | None = None  # None: that of natural images
-    wavelengths_um: list[PositiveFloat] | None = None
+    wavelengths_um: list[PositiveFloat] | None = None  # of the bands; DOFA's weights are made for them
+
+    @model_validator(mode="after")
+    def _family_fits(self) -> CheckpointEncoder:
+        if self.family is None:
+            return self
+        for key in ("architecture", "window"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} is read from the weights of family {self.family}; leave it out")
+        if self.family == "dofa" and (self.bands is None or self.wavelengths_um is None):
+            raise ValueError("family dofa needs bands and wavelengths_um: its patch embedding is generated for them")
+        return self
+
+
+class RegisteredEncoder(Section):
+    """A version of the project's own registered model, as `gfm pretrain` registered it.
+
+    A number never means other weights; what an alias means is looked up when the encoder is made, and DVC does not see
+    that it has moved.
+    """
+
+    kind: Literal["registered"]
+    version: PositiveInt | Literal["champion", "challenger"]
+    model: Name | None = None  # None: tracking.registered_model
 
 
 Teacher = Annotated[SupervisedTeacher | TimmEncoder, Field(discriminator="kind")]
-PublishedEncoder = Annotated[TimmEncoder | CheckpointEncoder, Field(discriminator="kind")]
+PublishedEncoder = Annotated[TimmEncoder | CheckpointEncoder | RegisteredEncoder, Field(discriminator="kind")]
 
 
 class Student(Section):

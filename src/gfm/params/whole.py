@@ -32,7 +32,7 @@ class Params(Section):
     validation: Validation = Validation()
     teacher: Teacher
     student: Student = Student()
-    encoders: dict[Name, PublishedEncoder] = {}  # published weights that `models` may name
+    encoders: dict[Name, PublishedEncoder] = {}  # published or registered weights that `models` may name
     embeddings: dict[Name, Embedding] = {}  # encoders whose view of the collection is drawn; usually the teacher
     pretrain: dict[Name, Pretraining] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)

@@ -18,6 +18,7 @@ from gfm.models.checkpoint_file import Checkpoint, read_checkpoint
 from gfm.models.checkpoint_import import ImportedNetwork, KeyFate, Request, import_network
 from gfm.models.encoder import load_encoder, save_encoder
 from gfm.models.encoder_file import EncoderCard
+from gfm.models.families import FAMILIES, check_release
 from gfm.models.weights_hash import sha256_of
 from gfm.output_folder import new_folder
 from gfm.params import Geopile, Name, Normalisation
@@ -50,6 +51,7 @@ def import_encoder(
     window: int | None,
     key: str | None,
     prefix: str | None,
+    family: str | None,
     seen: Input,
     licence: str,
     report: Path | None,
@@ -63,14 +65,20 @@ def import_encoder(
     final = _free_folder(name, force)
     if not licence.strip():
         raise GfmError("--licence: state the terms of the weights, as their publisher does")
+    if family is not None and family not in FAMILIES:
+        raise GfmError(f"--family {family}: not known; known are {', '.join(FAMILIES)}")
     checkpoint = read_checkpoint(path, key)
+    digest = sha256_of(path)
+    check_release(family, digest, str(path))
     bands = None if seen.bands is None else len(seen.bands)
-    network = import_network(checkpoint, Request(architecture, image_px, window, bands, prefix))
+    request = Request(architecture, image_px, window, bands, prefix, family, seen.wavelengths_um)
+    network = import_network(checkpoint, request)
     known = _input(seen, network, path)
     origin = provenance(None) | {
         "data": {},
         "weights": path.name,
-        "weights_sha256": sha256_of(path),
+        "weights_sha256": digest,
+        **({} if family is None else {"weights_family": family}),
         "weights_entry": checkpoint.entry,
         "weights_prefix": network.prefix,
         "weights_resized": network.resizing,
@@ -180,7 +188,7 @@ def _describe(folder: Path, name: str, card: EncoderCard, network: ImportedNetwo
         metrics={},
     )
     record.write(folder)
-    limits = ["Made by others: their terms, their data and their biases apply."]
+    limits = ["Made by others: their terms, their data and their biases apply.", *network.notes]
     if network.resizing:
         limits.append(f"Its position tables were resized {network.resizing}: fine-tune it before judging it.")
     parameters = sum(parameter.numel() for parameter in network.backbone.parameters())
@@ -194,13 +202,16 @@ def _say(final: Path, card: EncoderCard, checkpoint: Checkpoint, network: Import
         f"bands {', '.join(card.bands)}"
     )
     say(
-        f"{checkpoint.path}: {counts['mapped']} keys mapped, {counts['resized']} resized, {counts['left']} left "
-        f"(every key: {final / REPORT})"
+        f"{checkpoint.path}: {counts['mapped']} keys mapped, {counts['resized']} resized, "
+        + (f"{counts['converted']} converted, " if counts["converted"] else "")
+        + f"{counts['left']} left (every key: {final / REPORT})"
     )
     if network.size_from:
         say(f"weights made for images of {network.weights_px} px: {network.size_from}")
     if network.resizing:
         say(f"resized {network.resizing}")
+    for note in network.notes:
+        say(f"note: {note}")
     reasons: dict[str, list[str]] = {}
     for fate in network.report:
         if fate.fate == "left":

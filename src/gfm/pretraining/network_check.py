@@ -17,6 +17,7 @@ from gfm.params import (
     Normalisation,
     ParameterError,
     Params,
+    RegisteredEncoder,
     TimmEncoder,
 )
 from gfm.pretraining.declared_weights import check_digest, check_input
@@ -40,10 +41,15 @@ def check_networks(params: Params, folder: Path) -> list[str]:
             remarks.append(check_input(encoder, folder, key))
         elif isinstance(encoder, CheckpointEncoder):
             _must_be(folder, key, "file", encoder.file, encoder.sha256)
+        elif isinstance(encoder, RegisteredEncoder) and isinstance(encoder.version, str):
+            remarks.append(
+                f"{key}.version = {encoder.version} is looked up when the encoder is made; "
+                "`dvc repro -f encoder@NAME` looks again, a number stays what it is"
+            )
     bands = params.geopile.bands
     with torch.device("meta"):
         for key, encoder in named.items():
-            if not isinstance(encoder, CheckpointEncoder):  # its architecture is read from the file
+            if not isinstance(encoder, CheckpointEncoder | RegisteredEncoder):  # whose files say what they are
                 _encoder(key, encoder.architecture, encoder.normalisation, bands)
         for name, run in params.pretrain.items():
             followed = None

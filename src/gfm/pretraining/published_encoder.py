@@ -1,4 +1,4 @@
-"""`gfm encoder NAME`: published weights that the parameters declare, made into an encoder that `models` can name."""
+"""`gfm encoder NAME`: weights that the parameters declare, made into an encoder that `models` can name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 
 from gfm.errors import GfmError
-from gfm.params import CheckpointEncoder, ParameterError, Params, TimmEncoder
+from gfm.params import CheckpointEncoder, ParameterError, Params, RegisteredEncoder, TimmEncoder
 from gfm.pretraining.declared_weights import check_digest
 from gfm.pretraining.import_encoder import Input, import_encoder
+from gfm.pretraining.registered_encoder import take_registered
 from gfm.pretraining.timm_encoder import import_timm
 
 OPTIONS = {  # of `gfm import`, which its errors name: what they are called in the parameters
     "--architecture": "architecture",
+    "--family": "family",
     "--window": "window",
     "--key": "entry",
     "--prefix": "prefix",
@@ -33,6 +35,8 @@ def make_encoder(params: Params, name: str) -> None:
             import_timm(params, name, wanted, key=key, role="encoder")
         case CheckpointEncoder():
             _import_checkpoint(name, wanted, key)
+        case RegisteredEncoder():
+            take_registered(params, name, wanted, key=key)
 
 
 def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
@@ -54,6 +58,7 @@ def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
             window=wanted.window,
             key=wanted.entry,
             prefix=wanted.prefix,
+            family=wanted.family,
             seen=seen,
             licence=wanted.licence,
             report=None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -205,6 +205,27 @@ def measure(carbon: Carbon, what: str) -> Iterator[Meter]:
         if meter.energy.kwh is None and meter.energy.method not in _said and not _follower():
             _said.add(meter.energy.method)
             say(f"{what}: energy {meter.energy.method}")
+
+
+def total(parts: Sequence[Energy]) -> Energy:
+    """The energy of several pieces of work together; not measured as soon as one of them was not."""
+    first, seconds = parts[0], sum(part.seconds for part in parts)
+    missing = [part for part in parts if part.kwh is None or part.kg_co2eq is None]
+    if missing:
+        method = f"{missing[0].method} ({len(missing)} of {len(parts)} parts)"
+        return replace(missing[0], kwh=None, kg_co2eq=None, seconds=seconds, method=method)
+    kwh, kg = (sum(getattr(part, name) for part in parts) for name in ("kwh", "kg_co2eq"))
+    methods = "; ".join(dict.fromkeys(part.method for part in parts))
+    sources = {part.power_source for part in parts}
+    return replace(
+        first,
+        kwh=kwh,
+        kg_co2eq=kg,
+        seconds=seconds,
+        method=f"sum of {len(parts)} parts, each by {methods}",
+        power_source=sources.pop() if len(sources) == 1 else "partly measured",
+        intensity_kg_per_kwh=kg / kwh if kwh else first.intensity_kg_per_kwh,
+    )
 
 
 def describe(tracker: Any) -> tuple[str, str]:

@@ -169,12 +169,14 @@ def child_run(
     settings: Mapping[str, Any],
     seed: int | None = None,
     resume_run_id: str | None = None,
+    below: Run | None = None,
 ) -> Iterator[Run]:
     """Record one stage below the pipeline's run: settings, code, data and seed now, the rest through the yielded run.
 
     `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. With
     `resume_run_id` the stage goes on in the run that it began before it was interrupted, with the settings and origin
     of then, or in a new one where that is gone or finished (see `resumed_run.reopen`, which refuses a foreign run).
+    With `below` this is a part of that stage, whose error is the stage's to judge.
     The run ends FINISHED, FAILED or KILLED (by a signal, or where its limits stopped it), with the error as its tag
     `error`. An error closes the pipeline's run as FAILED too (not one named by GFM_PIPELINE_RUN); after a kill or
     Ctrl-C the next stage goes on below the same one. Where nothing is recorded (tracking.uri = none, no mlflow, a
@@ -190,7 +192,8 @@ def child_run(
         client, experiment = open_store(uri, params.tracking.experiment)
         for orphan in pipeline_run.close_orphans(client, experiment):
             say(f"tracking: closed the run {orphan} of a process that was killed")
-        parent = pipeline_run.parent_run(client, uri, experiment, origin)
+        inside = None if below is None else below.run_id
+        parent = inside or pipeline_run.parent_run(client, uri, experiment, origin)
         tags = {**pipeline_run.owner_tags(), pipeline_run.PARENT_TAG: parent}
         run_id = resume_run_id
         if run_id is None or not reopen(client, experiment, run_id, name, kind, tags):
@@ -204,7 +207,7 @@ def child_run(
     except BaseException as error:
         run.tags({ERROR_TAG: _reason(error)})
         run.end("FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED")
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and inside is None:
             _fail_pipeline(client, experiment, parent)
         raise
     run.end("FINISHED")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from gfm.params import Params
 from gfm.tracking.registry import ALIAS as CHALLENGER
@@ -67,9 +70,33 @@ class Registry:
         made = [Version(str(entry.version), str(entry.run_id), dict(entry.tags)) for entry in found]
         return sorted(made, key=lambda version: int(version.number))
 
+    def numbered(self, wanted: int | str) -> Version:
+        """The version of a number, or the one that an alias stands for now; TrackingError where there is none."""
+        if isinstance(wanted, int):
+            return self.version(str(wanted))
+        aliases = self.aliases()
+        if wanted not in aliases:
+            raise TrackingError(f"{self.name} has no {wanted}; name one of its versions, or run `gfm promote`")
+        return self.version(aliases[wanted])
 
-def open_registry(params: Params) -> Registry:
-    """The registry that `gfm pretrain` writes to; TrackingError where there is none to read."""
+    def fetch(self, version: Version, folder: Path) -> Path:
+        """Copy a version's files below `folder`; returns the encoder's own folder among them."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = Path(self.client.download_artifacts(version.run_id, "model", str(folder)))
+            about = yaml.safe_load((model / "MLmodel").read_text(encoding="utf-8"))
+            return model / str(about["flavors"]["python_function"]["artifacts"]["encoder"]["path"])
+        except (MlflowException, OSError, KeyError, TypeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrackingError(
+                f"{self.name} version {version.number}: its files cannot be had ({type(error).__name__}: {reason}); "
+                "restore the artifacts of its run, or take another version"
+            ) from None
+
+
+def open_registry(params: Params, model: str | None = None) -> Registry:
+    """The registry that `gfm pretrain` writes to, or another `model` there; TrackingError where none can be read."""
     uri = params.tracking.uri
     if uri == NOTHING:
         raise TrackingError(
@@ -84,7 +111,7 @@ def open_registry(params: Params) -> Registry:
         raise TrackingError(f"tracking.uri = {uri}: no such file; run `dvc repro`, which records and registers")
     with working_folder_lock():
         client, experiment = open_store(uri, params.tracking.experiment)
-    return Registry(client, experiment, params.tracking.registered_model)
+    return Registry(client, experiment, model or params.tracking.registered_model)
 
 
 __all__ = ["CHALLENGER", "CHAMPION", "Registry", "Version", "open_registry"]

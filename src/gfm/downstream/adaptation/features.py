@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gfm.downstream.data import score_loader
-from gfm.downstream.split import PARTS, Part
+from gfm.downstream.split import Part
 from gfm.downstream.tasks import Batch, Scores
 from gfm.downstream.tasks.pooled import PooledTask
 from gfm.downstream.training import Training
@@ -39,8 +39,8 @@ def pooled_features(model: PooledTask, training: Training) -> dict[Part, Feature
     """The features of all parts, with the device and precision of the training."""
     own = training.settings
     found: dict[Part, Features] = {}
-    for part in PARTS:
-        loader = score_loader(training.parts[part], batch_size=own.batch_size, workers=own.workers)
+    for part, chips in training.parts.items():
+        loader = score_loader(chips, batch_size=own.batch_size, workers=own.workers)
         # Tensors made in torch's inference mode cannot be trained on.
         batches: Any = training.trainer(inference_mode=False).predict(_Reader(model), loader)
         found[part] = Features(torch.cat([batch.image for batch in batches]), torch.cat([b.target for b in batches]))

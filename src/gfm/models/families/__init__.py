@@ -1,0 +1,100 @@
+"""The published weights of the compared systems, one file a family: what their keys become in a timm network.
+
+A family is declared, never guessed; its keys and shapes must be the family's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from gfm.errors import WeightsError
+from gfm.models.families import dofa, prithvi, satlas, satmae, seco
+from gfm.models.families.layout import Layout
+
+__all__ = ["FAMILIES", "Layout", "check_release", "family_seen", "read_family"]
+
+CLAY = r"(model\.)?(encoder\.)?patch_embedding\.weight_generator\."
+Reader = Callable[[Mapping[str, Tensor], list[float] | None, str], Layout]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a family's weights are known, and read."""
+
+    landmarks: Mapping[str, int | None]  # patterns of whole keys that all its files have -> dimensions, where they tell
+    read: Reader
+
+
+FAMILIES: dict[str, Family] = {
+    "dofa": Family(dofa.LANDMARKS, dofa.read_dofa),
+    "prithvi": Family(prithvi.LANDMARKS, prithvi.read_prithvi),
+    "satlas": Family(satlas.LANDMARKS, satlas.read_satlas),
+    "satmae": Family(satmae.LANDMARKS, satmae.read_satmae),
+    "seco": Family(seco.LANDMARKS, seco.read_seco),
+}
+
+
+def read_family(
+    name: str, state: Mapping[str, Tensor], prefix: str | None, wavelengths_um: list[float] | None, source: str
+) -> Layout:
+    """What a checkpoint of family `name` becomes; `prefix` is of the keys of one network, where several are.
+
+    WeightsError where the keys are another family's, which it names, or say the same thing twice.
+    """
+    refuse_clay(state, source)
+    start = f"{prefix.rstrip('.')}." if prefix and prefix.strip(".") else ""
+    inside = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+    if _shown_by(FAMILIES[name], inside) is None:
+        raise WeightsError(f"{source}: not of the family {name}: {family_seen(inside)}")
+    layout = FAMILIES[name].read(inside, wavelengths_um, source)
+    given = Counter(parameter for key, parameter in layout.becomes.items() if key not in layout.converted)
+    known = layout.becomes.keys() | layout.left.keys()
+    for key in inside:
+        if key not in known or given[layout.becomes.get(key, "")] > 1:
+            raise WeightsError(f"{source}: {key} is there twice, under several prefixes; choose one with --prefix")
+    return replace(
+        layout,
+        becomes={start + key: parameter for key, parameter in layout.becomes.items()},
+        converted={start + key: how for key, how in layout.converted.items()},
+        left={
+            **{start + key: why for key, why in layout.left.items()},
+            **{key: "outside the chosen prefix" for key in state if not key.startswith(start)},
+        },
+    )
+
+
+def family_seen(state: Mapping[str, Tensor]) -> str:
+    """Whose keys these are, in words."""
+    for name, family in FAMILIES.items():
+        if key := _shown_by(family, state):
+            return f"its keys are those of {name} ({key})"
+    return f"its first key is {next(iter(state), 'missing')}"
+
+
+def refuse_clay(keys: Iterable[str], source: str) -> None:
+    """WeightsError for Clay's weights."""
+    if found := next((key for key in keys if re.match(CLAY, key)), None):
+        raise WeightsError(
+            f"{source}: Clay's weights ({found}): its tokens carry place, time and ground resolution beside the image, "
+            "and its blocks are not timm's, so that no timm network computes what it does; it cannot be imported"
+        )
+
+
+def check_release(name: str | None, digest: str, source: str) -> None:
+    """WeightsError for files that are known, by their SHA-256, not to be what their keys say."""
+    if name == "dofa":
+        dofa.check_order(digest, source)
+
+
+def _shown_by(family: Family, state: Mapping[str, Tensor]) -> str | None:
+    """The first of the family's landmarks as it stands in a checkpoint that has them all."""
+    found = [
+        next((key for key, value in state.items() if re.fullmatch(pattern, key) and count in (None, value.ndim)), None)
+        for pattern, count in family.landmarks.items()
+    ]
+    return None if None in found else found[0]
