@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "docker"
 POOL = "gfm"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-START_S = 180.0  # the first start makes the databases
+START_S = 300.0  # the first start makes the databases
 STOP_S = 45.0  # a worker ends its runs first
 LAST_LINES = 5  # of a service's log, where it did not start
 
