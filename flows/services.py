@@ -28,6 +28,7 @@ SCRIPTS = ROOT / "docker"
 POOL = "gfm"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_S = 300.0  # the first start makes the databases
+BUSY_S = 60.0
 STOP_S = 45.0  # a worker ends its runs first
 LAST_LINES = 5  # of a service's log, where it did not start
 
@@ -220,8 +221,9 @@ def _note(settings: Settings, services: list[Service]) -> None:
 
 def _limit_gpus(settings: Settings) -> None:
     """Make the global concurrency limit `gpu`, or set it to the number wanted."""
-    _call(settings, "POST", "/v2/concurrency_limits/", {"name": "gpu", "limit": settings.gpus, "active": True})
-    _call(settings, "PATCH", "/v2/concurrency_limits/gpu", {"limit": settings.gpus})
+    made = _call(settings, "POST", "/v2/concurrency_limits/", {"name": "gpu", "limit": settings.gpus, "active": True})
+    if made is None:  # there is one
+        _call(settings, "PATCH", "/v2/concurrency_limits/gpu", {"limit": settings.gpus})
 
 
 def _worker_online(settings: Settings) -> bool:
@@ -243,17 +245,21 @@ def _deploy(settings: Settings) -> None:
 
 
 def _call(settings: Settings, method: str, path: str, body: object) -> Any:
-    """Ask Prefect's API; None where it refuses."""
+    """Ask Prefect's API, again where it is busy (503: SQLite is locked); None where it refuses."""
     headers = {"Content-Type": "application/json"}
     if credentials := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     request = urllib.request.Request(f"{settings.prefect}/api{path}", json.dumps(body).encode(), headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
-    except urllib.error.HTTPError:
-        return None
-    return json.loads(text) if text else None
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                text = answer.read()
+            return json.loads(text) if text else {}
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > end:
+                return None
+        time.sleep(1)
 
 
 def _answers(address: str) -> bool:

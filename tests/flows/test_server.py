@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +48,7 @@ class Server:
             "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "mlartifacts"),
             "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
 
@@ -67,9 +69,16 @@ class Server:
             {"Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        for _ in range(30):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # SQLite is locked: ask again
+                    raise
+            time.sleep(1)
+        raise AssertionError(f"{path}: the server stays busy")
 
     def deployment(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.call("GET", f"/deployments/name/{name}")
