@@ -127,8 +127,9 @@ def _run_side_by_side(
                     outcomes.append(Outcome(stage, "failed", 0.0))
                     errors.append(_named(error, stage, folder))
         except BaseException:
-            for future in futures.values():
-                future.wrapped_future.cancel()
+            collected = {outcome.stage for outcome in outcomes}
+            begun = [stage for stage, future in futures.items() if not future.wrapped_future.cancel()]
+            outcomes += [Outcome(stage, "stopped", 0.0) for stage in begun if stage not in collected]
             stop_stages()
             raise
     if errors:

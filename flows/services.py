@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from gpus import gpus
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "docker"
 POOL = "gfm"
@@ -59,38 +61,47 @@ class Settings:
 
     @classmethod
     def read(cls) -> Settings:
-        """Of the environment; ServiceError for a value that is no number, or a wider address without credentials."""
-        host = os.environ.get("GFM_HOST", LOOPBACK[0])
-        if host not in LOOPBACK:
-            lacking = [name for name in CREDENTIALS if not os.environ.get(name)]
-            if lacking:
-                raise ServiceError(
-                    f"GFM_HOST = {host} is open to others: set {', '.join(lacking)} as well, or leave it at 127.0.0.1"
-                )
+        """Of the environment; ServiceError for a value that is no number."""
         return cls(
-            host=host,
+            host=os.environ.get("GFM_HOST", LOOPBACK[0]),
             mlflow_port=_number("GFM_MLFLOW_PORT", 5000),
             prefect_port=_number("GFM_PREFECT_PORT", 4200),
             state=Path(os.environ.get("GFM_SERVICES", ROOT / ".gfm/services")).resolve(),
             slots=_number("GFM_WORKER_SLOTS", 1),
-            gpus=_number("GFM_GPUS", 1),
+            gpus=_number("GFM_GPUS", len(gpus()) or 1),
         )
 
     @property
     def mlflow(self) -> str:
-        return f"http://{self.host}:{self.mlflow_port}"
+        return f"http://{self._reached}:{self.mlflow_port}"
 
     @property
     def prefect(self) -> str:
-        return f"http://{self.host}:{self.prefect_port}"
+        return f"http://{self._reached}:{self.prefect_port}"
+
+    @property
+    def _reached(self) -> str:
+        """From this machine."""
+        host = LOOPBACK[0] if self.host == "0.0.0.0" else self.host
+        return f"[{host}]" if ":" in host else host
 
 
-# What the servers ask for, and what a client sends, beyond loopback.
-CREDENTIALS = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD", "PREFECT_SERVER_API_AUTH_STRING")
+# What the servers ask for beyond loopback.
+CREDENTIALS = (
+    "MLFLOW_AUTH_ADMIN_USERNAME",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    "PREFECT_SERVER_API_AUTH_STRING",
+)
 
 
 def up(settings: Settings) -> None:
     """Start all three, wait until they answer, register the deployments and print the addresses."""
+    lacking = [name for name in CREDENTIALS if not os.environ.get(name)]
+    if settings.host not in LOOPBACK and lacking:
+        raise ServiceError(
+            f"GFM_HOST = {settings.host} is open to others: set {', '.join(lacking)} as well, or leave it at 127.0.0.1"
+        )
     running = [service for service in _noted(settings) if _process(service)]
     if running:
         names = ", ".join(service.name for service in running)

@@ -71,7 +71,7 @@ class Outcome:
     """What became of a stage."""
 
     stage: str
-    state: str  # ran, up to date, failed, not reached
+    state: str  # ran, up to date, failed, stopped, not reached
     seconds: float
 
 
