@@ -7,7 +7,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: pipeline test lint types unit field flow bench clean help
+.PHONY: pipeline test lint types unit field flow up down bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo 'make test      lint, types and tests'
 	@echo 'make field     the same chain over real imagery (configs/field.yaml) in $(WORKSPACE)'
 	@echo 'make flow      the chain as a Prefect flow'
+	@echo 'make up        MLflow, a Prefect server and a worker on this machine, with the deployments (docs/operations.md)'
+	@echo 'make down      end what make up started'
 	@echo 'make bench     how long the chain, a run with nothing to do and gfm --help take'
 	@echo 'make clean     remove what the stages made (the DVC cache and tracking database stay)'
 
@@ -43,6 +45,12 @@ field: .venv/installed
 	gfm workspace configs/field.yaml $(WORKSPACE)
 	python flows/pipeline.py --workspace $(WORKSPACE)
 	cd $(WORKSPACE) && gfm results
+
+up: .venv/installed
+	@python flows/services.py up
+
+down: .venv/installed
+	@python flows/services.py down
 
 test: lint types unit
 

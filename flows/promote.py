@@ -9,17 +9,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline import PipelineError, gfm, log
+from chain import HOOKS
+from stages import PipelineError, gfm, log
 
 # isort: split
-# After the pipeline's module, which says where Prefect keeps its state.
+# After the modules that say where Prefect keeps its state.
 from prefect import State, flow
 from prefect.states import Completed
 
 REFUSED = 3  # the exit code of `gfm promote` where the gate stays closed
 
 
-@flow(name="promote")  # type: ignore[untyped-decorator]
+@flow(name="promote", **HOOKS)  # type: ignore[untyped-decorator]
 def promote(
     version: int | None = None,
     to: int | None = None,

@@ -25,7 +25,8 @@ def main() -> int:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != flow:  # it died before the line above
             return 143
-    return subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False).returncode
+    return code if code >= 0 else 128 - code  # of a signal, as a shell says it
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

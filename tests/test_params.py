@@ -118,6 +118,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("geopile/sources/scenes/imagery/bands", {"R": "red"}, "geopile.sources.scenes.imagery.bands.R = 'red': must be a number"),
         ("pretrain/my model", {"recipe": "gfm"}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
+        ("tracking/uri", "http://me:secret@host:5000", "tracking.uri: holds a password, which would be recorded and shown; take it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database PGPASSWORD) in the environment"),
         # unions
         ("geopile/sources/scenes/format", "scene", "geopile.sources.scenes.format = 'scene': must be one of scenes, class-folders, images, band-files, archive, webdataset"),
         ("tasks/scenes/data/format", "ucm", "tasks.scenes.data.format = 'ucm': must be one of class-folders, image-masks, oscd, bigearthnet, spacenet2, image-targets, labels-table, dated-folders"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,16 +18,9 @@ FLOW = ROOT / "flows" / "promote.py"
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(flow_module: Callable[[str], ModuleType]) -> Any:
     """The flow's function without a Prefect run around it."""
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.syspath_prepend(str(FLOW.parent))
-    spec = importlib.util.spec_from_file_location("promote_flow", FLOW)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "promote_flow", loaded)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return flow_module("promote")
 
 
 def answer(module: Any, monkeypatch: pytest.MonkeyPatch, code: int, out: str, err: str = "") -> list[tuple[Any, ...]]:

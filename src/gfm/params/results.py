@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from gfm.params.section import Different, Name, OpenShare, Section, Share
 
@@ -33,6 +34,16 @@ class Tracking(Section):
     uri: str = "sqlite:///mlflow.db"  # or the address of a tracking server
     experiment: str = "gfm"
     registered_model: Name = "gfm-encoder"
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str) -> str:
+        if urlsplit(uri).password is not None:
+            raise ValueError(
+                "holds a password, which would be recorded and shown; take it out and set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD (for a database PGPASSWORD) in the environment"
+            )
+        return uri
 
 
 class Carbon(Section):
