@@ -86,7 +86,7 @@ def test_check_says_what_the_file_describes(
 ) -> None:
     code, out, err = run(capsys, monkeypatch, "check", "--params", str(ROOT / "params.yaml"))
     assert (code, err) == (0, "")
-    assert "5 sources, 1 pretrainings, 3 tasks x 3 models" in out
+    assert "5 sources, 1 pretraining, 3 tasks x 3 models" in out
 
 
 def test_an_error_of_many_lines_still_reaches_the_terminal_as_one(

@@ -47,6 +47,10 @@ def _known(key: str, name: str, names: Collection[str]) -> None:
         raise GfmError(f"{key} has no {name}; it has {', '.join(names) or 'none'}")
 
 
+def _count(things: Collection[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
 def _numbers(option: str, text: str | None) -> list[float] | None:
     """Finite numbers of an option, between commas."""
     if text is None:
@@ -85,11 +89,13 @@ def check(params: ParamsFile = DEFAULT) -> None:
     from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
 
     remarks += check_networks(loaded, params.parent)
-    published = f"{len(loaded.encoders)} published encoders, " if loaded.encoders else ""
-    print(
-        f"{params}: {len(loaded.geopile.sources)} sources, {published}{len(loaded.pretrain)} pretrainings, "
-        f"{len(loaded.tasks)} tasks x {len(loaded.models)} models"
-    )
+    parts = [
+        _count(loaded.geopile.sources, "source"),
+        *([_count(loaded.encoders, "published encoder")] if loaded.encoders else []),
+        _count(loaded.pretrain, "pretraining"),
+        f"{_count(loaded.tasks, 'task')} x {_count(loaded.models, 'model')}",
+    ]
+    print(f"{params}: {', '.join(parts)}")
     for remark in filter(None, remarks):
         print(f"note: {remark}")
 
@@ -363,6 +369,17 @@ def close_run(
 
     if close_flow_run(_load(params), run, status, reason):
         print(f"{VARIABLE}={run}")
+
+
+@app.command()
+def reap(
+    runs: Annotated[list[str] | None, typer.Argument(help="Ids of open runs whose machine is no more.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Close the tracking runs that killed processes left open; say of every other open run why it stays."""
+    from gfm.tracking.reap import reap
+
+    reap(_load(params), runs or ())
 
 
 def main() -> None:

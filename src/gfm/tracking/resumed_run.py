@@ -7,9 +7,10 @@ from typing import Any
 
 from gfm.progress import say
 from gfm.tracking import pipeline_run
+from gfm.tracking.owner import Owner, owner
+from gfm.tracking.pipeline_run import ERROR_TAG
 from gfm.tracking.store import TrackingError
 
-ERROR_TAG = "error"  # why a run did not end well
 RESUMES_TAG = "gfm.resumes"  # how often it was reopened; gfm.resume.N says after what and by which code
 
 
@@ -38,7 +39,7 @@ def reopen(client: Any, experiment_id: str, run_id: str, name: str, kind: str, t
     if run.info.status == "FINISHED":
         say(f"{name}: its run {run_id} is finished: a new run begins")
         return False
-    if run.info.status == "RUNNING" and pipeline_run.of_this_host(old):
+    if run.info.status == "RUNNING" and owner(old) is Owner.ALIVE:
         raise TrackingError(
             f"{name}: process {old.get('gfm.pid')} still records the run {run_id}; wait for it, or stop it"
         )

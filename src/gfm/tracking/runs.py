@@ -19,8 +19,10 @@ from gfm.params import Params
 from gfm.progress import say
 from gfm.tracking import pipeline_run
 from gfm.tracking.carbon import Energy
+from gfm.tracking.owner import owner_tags
+from gfm.tracking.pipeline_run import ERROR_TAG
 from gfm.tracking.provenance import provenance
-from gfm.tracking.resumed_run import ERROR_TAG, reopen
+from gfm.tracking.resumed_run import reopen
 from gfm.tracking.store import TrackingError, import_mlflow, open_store, working_folder_lock
 
 NOTHING = "none"  # the tracking.uri that records nothing
@@ -191,7 +193,7 @@ def child_run(
         for orphan in pipeline_run.close_orphans(client, experiment):
             say(f"tracking: closed the run {orphan} of a process that was killed")
         parent = pipeline_run.parent_run(client, uri, experiment, origin)
-        tags = {**pipeline_run.owner_tags(), pipeline_run.PARENT_TAG: parent}
+        tags = {**owner_tags(), pipeline_run.PARENT_TAG: parent}
         run_id = resume_run_id
         if run_id is None or not reopen(client, experiment, run_id, name, kind, tags):
             tags = {**origin, **tags, "gfm.kind": kind}
