@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue
 
 from gfm.params import Carbon
 from gfm.progress import say
+from gfm.tracking.computed import compute, design_power, stated_power
 from gfm.tracking.provenance import cpu_model
 
 SAMPLE_EVERY_S = 5.0  # how often codecarbon turns power into energy
@@ -37,6 +38,20 @@ class Energy:
     country: str  # ISO code of the grid whose intensity is used
     intensity_kg_per_kwh: float | None
     intensity_source: str = ""  # stated in the parameters, or whose figure it is
+    computed_kwh: float | None = None  # hours x power x PUE, whatever was measured
+    computed_kg_co2eq: float | None = None
+    computed_from: str = ""  # by which power and PUE
+
+    def over(self, seconds: float) -> Energy:
+        """The same work with the seconds of all of its parts, which the computed figures follow."""
+        scale = seconds / self.seconds if self.seconds > 0 else 1.0
+        kwh, kg = self.computed_kwh, self.computed_kg_co2eq
+        return replace(
+            self,
+            seconds=seconds,
+            computed_kwh=None if kwh is None else kwh * scale,
+            computed_kg_co2eq=None if kg is None else kg * scale,
+        )
 
     def as_dict(self) -> dict[str, JsonValue]:
         return asdict(self)
@@ -182,11 +197,28 @@ class Meter:
             country=self.carbon.country_iso,
             intensity_kg_per_kwh=intensity,
             intensity_source=STATED if stated is not None else _whose(total.country_name, total.country_iso_code),
+            **self._computed(seconds, intensity),
         )
+
+    def _computed(self, seconds: float, intensity: float | None) -> dict[str, Any]:
+        """The computed figures of an Energy."""
+        power = stated_power(self.carbon) or (None if self._tracker is None else design_power(self._tracker))
+        kwh, kg, how = compute(self.carbon, power, seconds, intensity)
+        return {"computed_kwh": kwh, "computed_kg_co2eq": kg, "computed_from": how}
 
     def _not_measured(self, reason: str, seconds: float) -> Energy:
         stated = self.carbon.intensity_kg_per_kwh
-        return Energy(None, None, seconds, f"not measured: {reason}", "none", self.carbon.country_iso, stated)
+        known = grid(self.carbon) if stated is None and self.carbon.device_power_w is not None else None
+        return Energy(
+            kwh=None,
+            kg_co2eq=None,
+            seconds=seconds,
+            method=f"not measured: {reason}",
+            power_source="none",
+            country=self.carbon.country_iso,
+            intensity_kg_per_kwh=stated,
+            **self._computed(seconds, stated if known is None else known.kg_per_kwh),
+        )
 
 
 @contextmanager

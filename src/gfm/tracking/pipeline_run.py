@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm.output_file import write_whole
+from gfm.redaction import redact
 from gfm.tracking.owner import HOST, PID, Owner, owner
 from gfm.tracking.store import STATE, TrackingError
 
@@ -17,6 +18,7 @@ FILE = STATE / "pipeline.json"
 PARENT_TAG = "mlflow.parentRunId"
 FOLDER_TAG = "gfm.folder"  # whose stages the run is for, until it is closed
 ERROR_TAG = "error"  # why a run did not end well
+STOPPED_TAG = "gfm.stopped"  # which limit ended a run before its end: budget
 
 
 def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) -> str:
@@ -34,14 +36,14 @@ def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) 
         return open_id
     where = {HOST: socket.gethostname(), FOLDER_TAG: str(Path.cwd())}
     run = client.create_run(experiment_id, run_name="pipeline", tags={**tags, **where, "gfm.kind": "pipeline"})
-    _write({"run_id": run.info.run_id, "uri": uri, "experiment_id": experiment_id})
+    _write({"run_id": run.info.run_id, "uri": redact(uri), "experiment_id": experiment_id})
     return str(run.info.run_id)
 
 
 def open_parent(client: Any, uri: str, experiment_id: str) -> str | None:
     """The run that pipeline.json names, if it is of this store and still running."""
     noted = _noted()
-    if noted.get("uri") != uri or noted.get("experiment_id") != experiment_id:
+    if noted.get("uri") != redact(uri) or noted.get("experiment_id") != experiment_id:
         return None
     run = find(client, str(noted["run_id"]))
     return str(run.info.run_id) if run is not None and run.info.status == "RUNNING" else None

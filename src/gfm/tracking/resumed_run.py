@@ -8,7 +8,7 @@ from typing import Any
 from gfm.progress import say
 from gfm.tracking import pipeline_run
 from gfm.tracking.owner import Owner, owner
-from gfm.tracking.pipeline_run import ERROR_TAG
+from gfm.tracking.pipeline_run import ERROR_TAG, STOPPED_TAG
 from gfm.tracking.store import TrackingError
 
 RESUMES_TAG = "gfm.resumes"  # how often it was reopened; gfm.resume.N says after what and by which code
@@ -49,7 +49,8 @@ def reopen(client: Any, experiment_id: str, run_id: str, name: str, kind: str, t
     # The owner first: a run that is RUNNING under a dead owner would be closed by whoever looks next.
     for key, value in {**history, **tags}.items():
         client.set_tag(run_id, key, value)
-    if ERROR_TAG in old:
-        client.delete_tag(run_id, ERROR_TAG)
+    for tag in (ERROR_TAG, STOPPED_TAG):
+        if tag in old:
+            client.delete_tag(run_id, tag)
     client.update_run(run_id, status="RUNNING")
     return True
