@@ -193,9 +193,10 @@ class Crash:
             share = self.draw.random()
             reason = self._trial(kind, target, share, tally)
             tally.trials += 1
+            what = kind if kind == "disk" else f"{kind} of {target}"
             if reason:
-                what = kind if kind == "disk" else f"{kind} of {target}"
                 tally.failures.append(f"{what} at {share:.0%}: {reason}")
+            print(f"{self.stage.name}, {what} at {share:.0%}: {reason or 'nothing lost'}", file=sys.stderr, flush=True)
         return tally
 
     def _trial(self, kind: str, target: str, share: float, tally: Tally) -> str:
@@ -210,8 +211,7 @@ class Crash:
                 process.wait(LONGEST_S)
                 tally.hit += process.returncode != 0
             else:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(share * self.seconds)
+                self._wait(process, share)
                 tally.hit += process.poll() is None
                 hit(trial, process, target, SIGNALS[kind])
             left, waited = self._ended(trial, process)
@@ -239,6 +239,11 @@ class Crash:
         if unfinished:
             return f"{unfinished[0]} is left"
         return self._open_runs()
+
+    def _wait(self, process: subprocess.Popen[bytes], share: float) -> None:
+        """Until the moment of the hit, or the end of the run."""
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(share * self.seconds)
 
     def _fresh(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)

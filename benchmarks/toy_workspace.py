@@ -67,7 +67,7 @@ def parameters() -> dict[str, object]:
         "pretrain": {
             "gfm": {
                 "recipe": "gfm",
-                "epochs": 8,
+                "epochs": 4,
                 "batch_size": 16,
                 "teacher_px": 64,
                 "workers": 1,

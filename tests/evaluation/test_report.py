@@ -137,15 +137,28 @@ def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> Non
 
 def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
     content = json.loads((evaluated / "reports/arp.json").read_text())
-    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models"]
+    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models", "spent"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
-    figures = ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method", "grid"]
-    assert list(gfm) == [*figures, "run_id"]
+    figures = ["kg_co2eq", "kwh", "computed_kg_co2eq", "kg_co2eq_per_1000_samples"]
+    assert list(gfm) == ["arp", "low", "high", "contributions", *figures, "energy_method", "grid", "run_id"]
+    assert list(content["spent"]["all_runs_once"]) == figures
+    assert content["spent"]["all_runs_once"]["kg_co2eq"] == pytest.approx(0.0009 + 0.0031 + 9 * 0.0004)
+    assert list(content["spent"]["tasks"]) == ["scenes", "buildings", "change"]
     assert gfm["low"] < gfm["arp"] < gfm["high"]
     assert sum(gfm["contributions"].values()) == pytest.approx(gfm["arp"], abs=1e-3)
     assert gfm["kg_co2eq"] == pytest.approx(0.0052)
     assert gfm["energy_method"] == "codecarbon 3.3.2: CPU by its load"
+
+
+def test_every_run_is_accounted_for_once_with_sums_by_task(page: str) -> None:
+    told = words(page)
+    account = told[told.index("Every run once") : told.index("How it is known")]
+    assert account.count("pretraining gfm") == 1
+    assert re.search(r"teacher 0\.00225 0\.0009 not computed \S+ s 2,800 0\.000321 teacher, gfm", account), account
+    assert re.search(r"task change 0\.003 0\.0012 not computed \S+ s 5,700 0\.000211 every model", account), account
+    assert "all runs 0.019 0.0076" in account
+    assert not re.search(r"\de-\d", told)
 
 
 def test_metrics_are_numbers_only_and_few(evaluated: Path) -> None:

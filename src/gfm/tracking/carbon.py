@@ -154,16 +154,16 @@ class Meter:
     def stop(self) -> None:
         seconds = time.monotonic() - self._begun
         if self._tracker is None:
-            self.energy = self._not_measured(self._reason, seconds)
+            self.energy = self._with_computed(self._not_measured(self._reason, seconds))
             return
         with _complaints() as complaints:
             self._tracker.stop()
         final = getattr(self._tracker, "final_emissions_data", None)
         if final is None or not final.energy_consumed > 0:
             self._reason = f"codecarbon gave no figure: {complaints.reason()}"
-            self.energy = self._not_measured(self._reason, seconds)
+            self.energy = self._with_computed(self._not_measured(self._reason, seconds))
             return
-        self.energy = self._measured(final, seconds)
+        self.energy = self._with_computed(self._measured(final, seconds))
 
     def so_far(self) -> Energy:
         """The energy since `start`, at most SAMPLE_EVERY_S old, and the final figure once stopped. Nearly free."""
@@ -197,28 +197,20 @@ class Meter:
             country=self.carbon.country_iso,
             intensity_kg_per_kwh=intensity,
             intensity_source=STATED if stated is not None else _whose(total.country_name, total.country_iso_code),
-            **self._computed(seconds, intensity),
         )
 
-    def _computed(self, seconds: float, intensity: float | None) -> dict[str, Any]:
-        """The computed figures of an Energy."""
+    def _with_computed(self, energy: Energy) -> Energy:
+        """The final figures with those by arithmetic beside them."""
         power = stated_power(self.carbon) or (None if self._tracker is None else design_power(self._tracker))
-        kwh, kg, how = compute(self.carbon, power, seconds, intensity)
-        return {"computed_kwh": kwh, "computed_kg_co2eq": kg, "computed_from": how}
+        intensity = energy.intensity_kg_per_kwh
+        if intensity is None and power is not None and (known := grid(self.carbon)) is not None:
+            intensity = known.kg_per_kwh
+        kwh, kg, how = compute(self.carbon, power, energy.seconds, intensity)
+        return replace(energy, computed_kwh=kwh, computed_kg_co2eq=kg, computed_from=how)
 
     def _not_measured(self, reason: str, seconds: float) -> Energy:
         stated = self.carbon.intensity_kg_per_kwh
-        known = grid(self.carbon) if stated is None and self.carbon.device_power_w is not None else None
-        return Energy(
-            kwh=None,
-            kg_co2eq=None,
-            seconds=seconds,
-            method=f"not measured: {reason}",
-            power_source="none",
-            country=self.carbon.country_iso,
-            intensity_kg_per_kwh=stated,
-            **self._computed(seconds, stated if known is None else known.kg_per_kwh),
-        )
+        return Energy(None, None, seconds, f"not measured: {reason}", "none", self.carbon.country_iso, stated)
 
 
 @contextmanager
