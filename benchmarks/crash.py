@@ -341,4 +341,5 @@ def command_line(pid: int) -> bytes:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the file system is given back
     sys.exit(main())

@@ -15,6 +15,7 @@ from gfm.errors import DataError
 from gfm.evaluation.evaluate import evaluate
 from gfm.evaluation.pictures import picture_address
 from gfm.evaluation.table import print_results
+from gfm.params import Tracking
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +281,20 @@ def test_the_terminal_shows_the_table_and_where_to_look_further(
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in out
     assert "prefect server start" in out
     assert "reports/report.html" in out
+
+
+def test_neither_page_nor_terminal_show_the_servers_password(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "from-the-environment")
+    evaluate(workspace.params)
+    address = Tracking(uri="http://ann:in-the-address@host:5000", experiment="fabricated")
+    print_results(workspace.params.model_copy(update={"tracking": address}))
+    told = capsys.readouterr().out
+    assert "MLflow UI:  http://***@host:5000" in told
+    written = [path.read_bytes() for path in Path("reports").rglob("*") if path.is_file()]
+    for secret in ("from-the-environment", "in-the-address"):
+        assert secret not in told and not any(secret.encode() in content for content in written)
 
 
 def test_results_before_any_evaluation_say_what_to_run(

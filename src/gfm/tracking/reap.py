@@ -14,7 +14,7 @@ from gfm.progress import say
 from gfm.tracking import pipeline_run
 from gfm.tracking.owner import Owner, of_this_host, owner
 from gfm.tracking.runs import RecordedRun, recording, sum_energy
-from gfm.tracking.store import TrackingError, open_store, working_folder_lock
+from gfm.tracking.store import TrackingError, gone_is_an_error, open_store, working_folder_lock
 
 DVC = Path(".dvc/tmp")
 
@@ -29,7 +29,7 @@ def reap(params: Params, run_ids: Collection[str] = ()) -> list[str]:
     if not recording(params):
         return []
     uri = params.tracking.uri
-    with working_folder_lock():
+    with gone_is_an_error(uri), working_folder_lock():
         client, experiment = open_store(uri, params.tracking.experiment)
         running = list(
             client.search_runs([experiment], filter_string="attributes.status = 'RUNNING'", max_results=1000)
@@ -124,7 +124,7 @@ def _dvc_at_work(folder: Path) -> bool:
 
 
 def _is_pipeline(run: Any) -> bool:
-    return run.data.tags.get("gfm.kind") == "pipeline"
+    return bool(run.data.tags.get("gfm.kind") == "pipeline")
 
 
 def _name(run: Any) -> str:
