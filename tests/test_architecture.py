@@ -17,6 +17,7 @@ FOUNDATION = {
     "errors",
     "layout",
     "progress",
+    "redaction",
     "output_folder",
     "output_file",
     "compute",

@@ -123,3 +123,17 @@ def test_a_command_of_a_closed_shell_goes_on(folder: Path, parent_dies: Callable
     wait_until((folder / "begun").exists)
     time.sleep(2)
     assert all(alive(pid) for pid in found(folder / "begun"))
+
+
+def test_of_two_pipelines_started_at_once_the_second_refuses_and_names_the_first(folder: Path) -> None:
+    step = f"{sys.executable} step.py"
+    (folder / "dvc.yaml").write_text(f'stages: {{long: {{cmd: "{step}", outs: [out]}}}}', encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    first = start(folder, [sys.executable, "-m", "dvc", "repro"])
+    wait_until((folder / "begun").exists)
+    second = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, capture_output=True, text=True)
+    first.kill()
+    first.wait()
+    assert second.returncode != 0
+    assert "is busy, it is being blocked by" in second.stderr and f"PID {first.pid}" in second.stderr
+    assert len(found(folder / "begun")) == 2  # the one step and its worker

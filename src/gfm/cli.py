@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,11 @@ import typer
 
 from gfm.dvc_stage import stop_with_dvc
 from gfm.errors import GfmError
+from gfm.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from types import TracebackType
 
     from gfm.params import Params
 
@@ -123,8 +126,12 @@ def workspace(
 def assemble(params: ParamsFile = DEFAULT) -> None:
     """Build the pretraining collection from the declared sources."""
     from gfm.geopile.assemble import assemble
+    from gfm.layout import MANIFEST
+    from gfm.tracking.data_energy import account
 
-    assemble(_load(params))
+    loaded = _load(params)
+    with account(loaded.carbon, "assemble", MANIFEST):
+        assemble(loaded)
 
 
 @app.command()
@@ -422,8 +429,25 @@ def close_run(
         print(f"{VARIABLE}={run}")
 
 
+@app.command()
+def reap(
+    runs: Annotated[list[str] | None, typer.Argument(help="Ids of open runs whose machine is no more.")] = None,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Close the tracking runs that killed processes left open; say of every other open run why it stays."""
+    from gfm.tracking.reap import reap
+
+    reap(_load(params), runs or ())
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A programming error's traceback, without the passwords that its words may hold."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def main() -> None:
     """Run a command; an error meant for the user is its one line and exit code 2."""
+    sys.excepthook = _print_traceback
     stop_with_dvc()
     try:
         app(prog_name="gfm")
@@ -434,5 +458,5 @@ def main() -> None:
             sys.exit(128 + signal.SIGTERM)
         raise
     except GfmError as error:
-        print(f"gfm: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"gfm: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)

@@ -15,3 +15,5 @@ class WeightsError(GfmError):
 
 class Stopped(GfmError):
     """Work that ended before its end because its limits say so; it can go on from where it stands."""
+
+    by = "limit"  # what stopped it, for the tag of its tracking run

@@ -10,7 +10,7 @@ from gfm.errors import GfmError
 def write_whole(path: Path, text: str) -> None:
     """Write UTF-8 text under another name beside `path` and move it there; what is no plain file is written to.
 
-    GfmError where nothing can be written there.
+    GfmError where nothing can be written there, or the disk is full: then nothing is left of it.
     """
     try:
         if path.is_dir():
@@ -21,7 +21,11 @@ def write_whole(path: Path, text: str) -> None:
             return
         path = path.resolve()  # a link stays one
         unfinished = path.with_name(f".{path.name}.part")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise GfmError(f"{path}: cannot be written ({error.strerror}); give another place") from None

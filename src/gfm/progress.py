@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from gfm.redaction import redact
+
 Item = TypeVar("Item")
 
 LINE_EVERY_S = 5.0  # between plain lines, so that a log stays readable
 
 
 def say(line: str) -> None:
-    """One plain line of what happened, for the terminal and for logs."""
-    print(line, flush=True)
+    """One plain line of what happened, for the terminal and for logs, without passwords."""
+    print(redact(line), flush=True)
 
 
 def track(

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from gfm.errors import DataError
-from gfm.evaluation.energy import costs
+from gfm.evaluation.energy import costs, everything, tasks_costs
 from gfm.evaluation.scores import read_runs
 from gfm.params import Architecture, Carbon, Params, TimmEncoder
+from gfm.tracking.provenance import content_hash
 
 
 def edit_energy(folder: str, **changes: Any) -> None:
@@ -117,3 +119,43 @@ def test_an_imported_teacher_costs_nothing_here_and_the_page_says_what_is_left_o
     spent = costs(workspace.params, read_runs(workspace.params))
     assert spent["gfm"].kg_co2eq == pytest.approx(0.0031 + 3 * 0.0004)
     assert "imported teacher" in spent["gfm"].note
+
+
+def assembled(kg: float) -> None:
+    """A manifest of 300 images, made here with so many kg."""
+    manifest = Path("data/geopile/manifest.parquet")
+    pd.DataFrame({"id": [str(number) for number in range(300)]}).to_parquet(manifest)
+    note = {"made": content_hash(manifest), "energy": {"kwh": kg / 0.4, "kg_co2eq": kg, "computed_kwh": 1.0}}
+    Path(".gfm/energy").mkdir(parents=True)
+    Path(".gfm/energy/assemble.json").write_text(json.dumps(note), encoding="utf-8")
+
+
+def test_what_was_trained_on_the_collection_pays_for_its_assembly_and_the_sum_of_all_once(workspace: Any) -> None:
+    before = costs(workspace.params, read_runs(workspace.params))
+    assert "without the assembly of the collection, which was not measured here" in before["gfm"].note
+    assembled(0.002)
+    spent = costs(workspace.params, read_runs(workspace.params))
+    for model, more in (("random", 0.0), ("teacher", 0.002), ("gfm", 0.002)):
+        assert spent[model].kg_co2eq == pytest.approx(before[model].kg_co2eq + more)
+        assert "assembly" not in spent[model].note
+    whole = everything(spent)
+    assert whole.kg_co2eq == pytest.approx(0.002 + 0.0009 + 0.0031 + 9 * 0.0004)
+    assert len(whole.parts) == 12
+
+
+def test_cost_by_task_and_by_thousand_samples(workspace: Any) -> None:
+    spent = costs(workspace.params, read_runs(workspace.params))
+    by_task = tasks_costs(spent)
+    assert list(by_task) == ["scenes", "buildings", "change"]
+    assert by_task["change"].kg_co2eq == pytest.approx(3 * 0.0004)
+    assert by_task["change"].kg_per_1000 == pytest.approx(0.0004 / 1.9)
+    pretraining = spent["gfm"].parts[0]
+    assert pretraining.kg_per_1000 == pytest.approx(0.0031 / 2.8)
+
+
+def test_computed_figures_stand_beside_and_follow_the_grid_of_now(workspace: Any) -> None:
+    edit_energy("models/encoders/teacher", computed_kwh=2.0, computed_kg_co2eq=9.0, computed_from="hours x 65 W")
+    teacher = costs(workspace.params, read_runs(workspace.params))["teacher"]
+    assert teacher.parts[0].computed_kg_co2eq == pytest.approx(2.0 * 0.4)
+    assert teacher.computed_kg_co2eq is None  # the fine-tunings' are not known
+    assert teacher.computed_from == ["hours x 65 W"]

@@ -246,6 +246,26 @@ def test_of_two_promotions_at_once_one_is_recorded(store: Any) -> None:
     assert store.aliases == {"champion": number}
 
 
+def test_a_registry_that_goes_away_is_one_line_and_changes_nothing(
+    store: Any, gfm: Gfm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    number = store.scored(STRONG)
+
+    def gone(*arguments: Any) -> None:
+        raise MlflowException("API request to http://ann:pw@host:5000/api failed: connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(champion, "set_tag", gone)
+        code, _, err = gfm("promote")
+    assert code == 2 and err.count("\n") == 1
+    assert "the store went away (API request to http://***@host:5000/api failed: connection refused)" in err
+    assert store.aliases == {"challenger": number} and not store.approvals(number)
+    assert gfm("promote")[0] == 0
+    assert store.aliases == {"champion": number}
+
+
 class Killed(BaseException):
     """As a signal: nothing catches it."""
 

@@ -15,6 +15,7 @@ from gfm.errors import DataError
 from gfm.evaluation.evaluate import evaluate
 from gfm.evaluation.pictures import picture_address
 from gfm.evaluation.table import print_results
+from gfm.params import Tracking
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +138,28 @@ def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> Non
 
 def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
     content = json.loads((evaluated / "reports/arp.json").read_text())
-    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models"]
+    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models", "spent"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
-    figures = ["arp", "low", "high", "contributions", "kg_co2eq", "kwh", "energy_method", "grid"]
-    assert list(gfm) == [*figures, "run_id"]
+    figures = ["kg_co2eq", "kwh", "computed_kg_co2eq", "kg_co2eq_per_1000_samples"]
+    assert list(gfm) == ["arp", "low", "high", "contributions", *figures, "energy_method", "grid", "run_id"]
+    assert list(content["spent"]["all_runs_once"]) == figures
+    assert content["spent"]["all_runs_once"]["kg_co2eq"] == pytest.approx(0.0009 + 0.0031 + 9 * 0.0004)
+    assert list(content["spent"]["tasks"]) == ["scenes", "buildings", "change"]
     assert gfm["low"] < gfm["arp"] < gfm["high"]
     assert sum(gfm["contributions"].values()) == pytest.approx(gfm["arp"], abs=1e-3)
     assert gfm["kg_co2eq"] == pytest.approx(0.0052)
     assert gfm["energy_method"] == "codecarbon 3.3.2: CPU by its load"
+
+
+def test_every_run_is_accounted_for_once_with_sums_by_task(page: str) -> None:
+    told = words(page)
+    account = told[told.index("Every run once") : told.index("How it is known")]
+    assert account.count("pretraining gfm") == 1
+    assert re.search(r"teacher 0\.00225 0\.0009 not computed \S+ s 2,800 0\.000321 teacher, gfm", account), account
+    assert re.search(r"task change 0\.003 0\.0012 not computed \S+ s 5,700 0\.000211 every model", account), account
+    assert "all runs 0.019 0.0076" in account
+    assert not re.search(r"\de-\d", told)
 
 
 def test_metrics_are_numbers_only_and_few(evaluated: Path) -> None:
@@ -275,6 +289,20 @@ def test_the_terminal_shows_the_table_and_where_to_look_further(
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in out
     assert "prefect server start" in out
     assert "reports/report.html" in out
+
+
+def test_neither_page_nor_terminal_show_the_servers_password(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "from-the-environment")
+    evaluate(workspace.params)
+    address = Tracking(uri="http://ann:in-the-address@host:5000", experiment="fabricated")
+    print_results(workspace.params.model_copy(update={"tracking": address}))
+    told = capsys.readouterr().out
+    assert "MLflow UI:  http://***@host:5000" in told
+    written = [path.read_bytes() for path in Path("reports").rglob("*") if path.is_file()]
+    for secret in ("from-the-environment", "in-the-address"):
+        assert secret not in told and not any(secret.encode() in content for content in written)
 
 
 def test_results_before_any_evaluation_say_what_to_run(

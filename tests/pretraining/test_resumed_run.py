@@ -19,10 +19,14 @@ TRACKED = {"tracking": {"uri": "sqlite:///mlflow.db"}}
 EVERY_STEP = {"checkpoint_steps": 1}
 
 
-def _runs() -> list[Any]:
+def _runs(kind: str = "pretrain") -> list[Any]:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")  # MLflow keeps a store by its address
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return [run for run in client.search_runs(experiments) if run.data.tags.get("gfm.kind") == "pretrain"]
+    return [run for run in client.search_runs(experiments) if run.data.tags.get("gfm.kind") == kind]
+
+
+def _pipelines() -> list[tuple[str, str | None]]:
+    return [(run.info.status, run.data.tags.get("gfm.stopped")) for run in _runs("pipeline")]
 
 
 def _record() -> dict[str, Any]:
@@ -63,11 +67,13 @@ def test_a_budget_stop_is_a_state_of_its_own_and_goes_on(teacher, make_params):
     with pytest.raises(BudgetUsed):
         pretrain(with_hours(1e-9), "gfm")
     (stopped,) = _runs()
-    assert stopped.info.status == "KILLED"
+    assert stopped.info.status == "KILLED" and stopped.data.tags["gfm.stopped"] == "budget"
+    assert _pipelines() == [("KILLED", "budget")]
     assert "budget.hours = 1e-09 is used" in stopped.data.tags["error"]
     pretrain(with_hours(1.0), "gfm")
     (run,) = _runs()
     assert (run.info.run_id, run.info.status) == (stopped.info.run_id, "FINISHED")
+    assert "gfm.stopped" not in run.data.tags
 
 
 @pytest.fixture

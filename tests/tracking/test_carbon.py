@@ -11,7 +11,8 @@ import pytest
 
 from gfm.params import Carbon
 from gfm.tracking import carbon
-from gfm.tracking.carbon import describe, grid, measure
+from gfm.tracking.carbon import Energy, Meter, describe, grid, measure
+from gfm.tracking.computed import compute, design_power
 
 
 @pytest.fixture(autouse=True)
@@ -146,3 +147,42 @@ def test_energy_that_is_not_measured_is_not_known_so_far_either(monkeypatch: pyt
     with measure(Carbon(), "work") as meter:
         assert not meter.measures
         assert (meter.so_far().kwh, meter.so_far().method) == (None, "not measured: codecarbon is not installed")
+
+
+def test_what_is_computed_is_hours_times_power_times_pue_times_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "codecarbon", None)  # it needs no meter
+    stated = Carbon(intensity_kg_per_kwh=0.5, pue=1.2, device_power_w=400)
+    with measure(stated, "work") as meter:
+        pass
+    energy = meter.energy
+    assert energy.kwh is None
+    assert energy.computed_kwh == pytest.approx(energy.seconds / 3600 * 0.4 * 1.2)
+    assert energy.computed_kg_co2eq == pytest.approx(0.5 * energy.computed_kwh)  # type: ignore[operator]
+    assert energy.computed_from == "hours x 400 W (stated in carbon.device_power_w) x PUE 1.2"
+    assert compute(stated, None, 10.0, 0.5)[2].endswith("state carbon.device_power_w")
+
+
+def test_the_power_of_the_devices_is_that_of_their_design(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [type(kind, (), {"_tdp": 65.0})() for kind in ("CPU", "RAM", "GPU")]
+    tracker = type("Tracker", (), {"_hardware": parts})()
+    monkeypatch.setattr("gfm.tracking.computed._gpu_limits", lambda: [700.0, 700.0])
+    power = design_power(tracker)
+    assert power is not None
+    assert (power.watts, power.source) == (1465.0, "CPU 65 W by design, 2 GPUs limited to 1400 W")
+    tracker._hardware = [parts[1]]
+    assert design_power(tracker) is None
+
+
+def test_a_measured_figure_has_a_computed_one_beside_it() -> None:
+    meter = Meter(Carbon(intensity_kg_per_kwh=0.5, device_power_w=100))
+    meter.start()
+    meter.stop()
+    energy = meter.energy
+    assert energy.computed_kg_co2eq == pytest.approx(energy.seconds / 3600 * 0.1 * 0.5)
+    assert energy.kwh is not None and energy.kwh != energy.computed_kwh
+
+
+def test_the_computed_figures_follow_the_seconds_of_all_parts() -> None:
+    energy = Energy(0.25, 0.1, 60.0, "m", "estimated", "FRA", 0.4, "", 0.3, 0.12, "by the test").over(90.0)
+    assert (energy.seconds, energy.kwh) == (90.0, 0.25)
+    assert (energy.computed_kwh, energy.computed_kg_co2eq) == pytest.approx((0.45, 0.18))

@@ -1,4 +1,4 @@
-"""What a model cost: energy of pretraining, teacher and fine-tunings as each run measured it, and its kg CO2eq.
+"""What a model cost: energy of collection, teacher, pretraining and fine-tunings, measured and computed.
 
 kWh are measured once; kg CO2eq follow from them by the intensity of the grid that `carbon` describes now, so that a
 better intensity corrects the figures without another training.
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from gfm import layout
 from gfm.evaluation.scores import TaskRun, read_record
 from gfm.params import Params
 from gfm.tracking.carbon import Grid, grid
+from gfm.tracking.data_energy import noted
 
 
 @dataclass(frozen=True)
 class Part:
-    """The recorded energy of one run; None where it was not measured."""
+    """The recorded energy of one run; None where it was not measured, or not computed."""
 
     what: str
     kwh: float | None
@@ -27,11 +31,21 @@ class Part:
     seconds: float
     method: str  # how power was known
     grid: str  # how energy became CO2eq
+    computed_kg_co2eq: float | None = None  # hours x power x PUE x grid
+    computed_from: str = ""
+    samples: int | None = None  # images that it took in, repeats counted
+    place: str = ""  # where its record lies: the same run behind two models is one
+    task: str | None = None  # of a fine-tuning
+
+    @property
+    def kg_per_1000(self) -> float | None:
+        """kg CO2eq per 1,000 samples; None where either is not known."""
+        return None if self.kg_co2eq is None or not self.samples else 1000 * self.kg_co2eq / self.samples
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The sum over a model's parts; None as soon as one part was not measured, because a partial sum misleads."""
+    """The sum over parts, of a model or a task; None as soon as one was not measured: a partial sum misleads."""
 
     parts: list[Part]
     note: str = ""  # what the sum leaves out by its nature
@@ -43,6 +57,23 @@ class Cost:
     @property
     def kg_co2eq(self) -> float | None:
         return _sum([part.kg_co2eq for part in self.parts])
+
+    @property
+    def computed_kg_co2eq(self) -> float | None:
+        return _sum([part.computed_kg_co2eq for part in self.parts])
+
+    @property
+    def samples(self) -> int:
+        return sum(part.samples or 0 for part in self.parts)
+
+    @property
+    def kg_per_1000(self) -> float | None:
+        """kg CO2eq per 1,000 samples that all parts took in, repeats counted."""
+        return None if self.kg_co2eq is None or not self.samples else 1000 * self.kg_co2eq / self.samples
+
+    @property
+    def computed_from(self) -> list[str]:
+        return sorted({part.computed_from for part in self.parts if part.computed_from})
 
     @property
     def seconds(self) -> float:
@@ -67,33 +98,58 @@ def costs(params: Params, runs: list[TaskRun]) -> dict[str, Cost]:
     return {model: _cost(params, model, runs, now) for model in params.models}
 
 
+def tasks_costs(spent: Mapping[str, Cost]) -> dict[str, Cost]:
+    """What was spent on every task: its fine-tunings, of all models."""
+    found: dict[str, list[Part]] = {}
+    for part in everything(spent).parts:
+        if part.task is not None:
+            found.setdefault(part.task, []).append(part)
+    return {task: Cost(parts) for task, parts in found.items()}
+
+
+def everything(spent: Mapping[str, Cost]) -> Cost:
+    """Every run behind the compared models, once: teacher and collection stand behind several."""
+    return Cost(list({part.place: part for cost in spent.values() for part in cost.parts}.values()))
+
+
 def _cost(params: Params, model: str, runs: list[TaskRun], now: Grid | None) -> Cost:
-    parts = []
+    parts, notes = [], []
     if model in params.encoders:
         parts.append(_encoder_part(params, model, f"encoder {model}", now))
     if model in params.pretrain:
         parts.append(_encoder_part(params, model, f"pretraining {model}", now))
     if model == "teacher" or model in params.pretrain:
         parts.append(_encoder_part(params, "teacher", "teacher", now))
-    for run in (run for run in runs if run.model == model):
-        if "search" in run.record:
-            parts.append(_part(f"search on {run.task}", run.record["search"], now))
-        parts.append(_part(f"fine-tuning on {run.task}", run.record, now))
-    elsewhere = ""
+    if model in params.pretrain or (model == "teacher" and params.teacher.kind == "supervised"):
+        assembly = noted("assemble", layout.MANIFEST)
+        if assembly is None:
+            notes.append("without the assembly of the collection, which was not measured here")
+        else:
+            record = {"energy": assembly, "samples": pq.read_metadata(layout.MANIFEST).num_rows}
+            parts.append(_part("assembly of the collection", record, now, str(layout.COLLECTION)))
+    for run in runs:
+        if run.model == model:
+            place = str(layout.task_folder(run.task, model))
+            if "search" in run.record:
+                parts.append(_part(f"search on {run.task}", run.record["search"], now, f"{place}/search", run.task))
+            parts.append(_part(f"fine-tuning on {run.task}", run.record, now, place, run.task))
     if model in params.encoders:
         imported = _origin(model) == "imported"
-        elsewhere = "without its own training, which happened elsewhere" if imported else "without its parents' making"
+        notes.append(
+            "without its own training, which happened elsewhere" if imported else "without its parents' making"
+        )
     elif (model == "teacher" or model in params.pretrain) and params.teacher.kind == "timm":
-        elsewhere = "without the training of the imported teacher, which happened elsewhere"
-    return Cost(parts, elsewhere)
+        notes.append("without the training of the imported teacher, which happened elsewhere")
+    return Cost(parts, "; ".join(notes))
 
 
 def _encoder_part(params: Params, name: str, what: str, now: Grid | None) -> Part:
     record = read_record(layout.encoder_folder(name) / "run.json", f"dvc repro {params.encoder_stage(name)}")
-    part = _part(what, record, now)
+    place = str(layout.encoder_folder(name))
+    part = _part(what, record, now, place)
     if part.kwh is None and _origin(name) == "imported":
         # Copying weights is not training: nothing was spent here that a meter would see.
-        return Part(f"{what} (imported)", 0.0, 0.0, part.seconds, "", "")
+        return Part(f"{what} (imported)", 0.0, 0.0, part.seconds, "", "", 0.0, place=place)
     return part
 
 
@@ -104,13 +160,29 @@ def _origin(name: str) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")).get("gfm", {}).get("origin", ""))
 
 
-def _part(what: str, record: dict[str, Any], now: Grid | None) -> Part:
+def _part(what: str, record: Mapping[str, Any], now: Grid | None, place: str, task: str | None = None) -> Part:
     energy = record.get("energy") or {}
     seconds = energy.get("seconds") or record.get("seconds") or 0.0
     method = str(energy.get("method") or "not measured")
     kwh = _number(energy.get("kwh"))
     kg = _number(energy.get("kg_co2eq")) if now is None or kwh is None else kwh * now.kg_per_kwh
-    return Part(what, kwh, kg, float(seconds), method, _grid(energy, now) if kg is not None else "")
+    computed = _number(energy.get("computed_kwh"))
+    computed_kg = _number(energy.get("computed_kg_co2eq"))
+    if now is not None and computed is not None:
+        computed_kg = computed * now.kg_per_kwh
+    return Part(
+        what,
+        kwh,
+        kg,
+        float(seconds),
+        method,
+        _grid(energy, now) if kg is not None else "",
+        computed_kg,
+        str(energy.get("computed_from") or ""),
+        record.get("samples"),
+        place,
+        task,
+    )
 
 
 def _grid(energy: dict[str, Any], now: Grid | None) -> str:

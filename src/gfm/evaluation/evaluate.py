@@ -15,7 +15,7 @@ from gfm.errors import DataError
 from gfm.evaluation.ablation import ablations
 from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.collection import read_data
-from gfm.evaluation.energy import Cost, costs
+from gfm.evaluation.energy import Cost, costs, everything, tasks_costs
 from gfm.evaluation.ground import Ground, grounds
 from gfm.evaluation.page import write_figures
 from gfm.evaluation.report import draw_figures, render_report
@@ -77,7 +77,8 @@ def _evaluate(params: Params) -> None:
     finish_pipeline(
         params,
         [layout.REPORT, layout.RESULTS, ARP, FIGURES],
-        {f"arp.{model}": entry.arp for model, entry in assessment.performance.items()},
+        {f"arp.{model}": entry.arp for model, entry in assessment.performance.items()}
+        | {f"kg_co2eq.{model}": cost.kg_co2eq for model, cost in spent.items() if cost.kg_co2eq is not None},
         {**validation_tags(data.validation["success"], len(data.validation["warnings"])), **scored_tags(run_ids)},
     )
     say(verdict(assessment).line)
@@ -100,8 +101,7 @@ def _summary(
             "low": None if interval is None else round(interval.low, 4),
             "high": None if interval is None else round(interval.high, 4),
             "contributions": {task: round(value, 4) for task, value in entry.contributions.items()} if entry else {},
-            "kg_co2eq": _rounded(spent[model].kg_co2eq),
-            "kwh": _rounded(spent[model].kwh),
+            **_figures(spent[model]),
             "energy_method": "; ".join(spent[model].methods),
             "grid": "; ".join(spent[model].grids),
             "run_id": run_ids[model],
@@ -112,6 +112,10 @@ def _summary(
         "confidence": assessment.confidence,
         "tasks": {task: own.as_dict() for task, own in ground.items()},
         "models": models,
+        "spent": {
+            "tasks": {task: _figures(cost) for task, cost in tasks_costs(spent).items()},
+            "all_runs_once": _figures(everything(spent)),
+        },
         **({"references": dict(untrained)} if untrained else {}),
     }
 
@@ -123,6 +127,15 @@ def _metrics(assessment: Assessment, spent: Mapping[str, Cost]) -> dict[str, Jso
     return {
         "arp": {model: round(found[model], 2) if model in found else None for model in others},
         "kwh": {model: _rounded(spent[model].kwh) for model in assessment.models},
+    }
+
+
+def _figures(cost: Cost) -> dict[str, JsonValue]:
+    return {
+        "kg_co2eq": _rounded(cost.kg_co2eq),
+        "kwh": _rounded(cost.kwh),
+        "computed_kg_co2eq": _rounded(cost.computed_kg_co2eq),
+        "kg_co2eq_per_1000_samples": _rounded(cost.kg_per_1000),
     }
 
 

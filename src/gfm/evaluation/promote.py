@@ -20,8 +20,15 @@ def promote(params: Params, number: str | None, *, dry_run: bool) -> bool:
     """Make the challenger, or version `number`, the champion if the gate lets it; says every reason where it does not.
 
     False where it was refused, and nothing changed; what a promotion that was killed left to do is done first, but in a
-    dry run. GfmError where there is nothing to promote or to compare.
+    dry run. GfmError where there is nothing to promote or to compare, and where the registry does not answer.
     """
+    from gfm.tracking.store import gone_is_an_error
+
+    with gone_is_an_error(params.tracking.uri):
+        return _promote(params, number, dry_run=dry_run)
+
+
+def _promote(params: Params, number: str | None, *, dry_run: bool) -> bool:
     from gfm.evaluation.promotion import judge
     from gfm.evaluation.scored_version import read_scored
     from gfm.tracking.champion import crown, settle
@@ -61,11 +68,18 @@ def promote(params: Params, number: str | None, *, dry_run: bool) -> bool:
 
 def set_champion(params: Params, number: str, reason: str, *, dry_run: bool) -> None:
     """Make version `number` the champion without the gate, for a `reason` that its record keeps: a way back."""
-    from gfm.tracking.champion import crown, settle
-    from gfm.tracking.versions import CHAMPION, open_registry
+    from gfm.tracking.store import gone_is_an_error
 
     if not reason.strip():
         raise GfmError("--to: give a --reason; the version's record keeps it")
+    with gone_is_an_error(params.tracking.uri):
+        _set_champion(params, number, reason, dry_run=dry_run)
+
+
+def _set_champion(params: Params, number: str, reason: str, *, dry_run: bool) -> None:
+    from gfm.tracking.champion import crown, settle
+    from gfm.tracking.versions import CHAMPION, open_registry
+
     registry = open_registry(params)
     version, what = registry.version(number), f"{registry.name} version {number}"
     if not dry_run:

@@ -14,12 +14,13 @@ from gfm.evaluation.ablation import Ablations
 from gfm.evaluation.assessment import Assessment
 from gfm.evaluation.canvas import Theme, colours_of
 from gfm.evaluation.collection import DataSection
-from gfm.evaluation.energy import Cost
+from gfm.evaluation.energy import Cost, Part, everything, tasks_costs
 from gfm.evaluation.lineage import MISSING, facts, warnings
 from gfm.evaluation.page import Drawn, draw, render
 from gfm.evaluation.pictures import picture_address
 from gfm.evaluation.verdict import FEW_SEEDS, verdict
 from gfm.params import Params
+from gfm.tracking.amount import amount
 
 PICTURE_BYTES = 4_000_000  # of the page, for prediction and reconstruction pictures together
 
@@ -112,6 +113,7 @@ def render_report(
         ablations=removed,
         arp_cells=_arp_cells(assessment),
         cost_cells={model: _cost_cell(cost) for model, cost in costs.items()},
+        account=_account(costs),
         seeds_text=_seeds_text(assessment),
         few_seeds=FEW_SEEDS if min(assessment.seeds.values()) < FEW_SEEDS else None,
         confidence=assessment.level,
@@ -121,6 +123,7 @@ def render_report(
         figures=drawn,
         **_pictures(assessment),
         methods=sorted({method for cost in costs.values() for method in cost.methods}),
+        computed_from=sorted({how for cost in costs.values() for how in cost.computed_from}),
         grids=sorted({grid for cost in costs.values() for grid in cost.grids}),
         data=data,
         facts=found,
@@ -191,6 +194,8 @@ def _cost_cell(cost: Cost) -> dict[str, str]:
     return {
         "kwh": amount(cost.kwh),
         "kg": amount(cost.kg_co2eq),
+        "computed": _computed(cost.computed_kg_co2eq),
+        "per_1000": _per_1000(cost),
         "time": duration(cost.seconds),
         "parts": ", ".join(part.what for part in cost.parts),
         "note": cost.note,
@@ -198,11 +203,37 @@ def _cost_cell(cost: Cost) -> dict[str, str]:
     }
 
 
-def amount(value: float | None) -> str:
-    """A quantity with three significant digits, or that it was not measured."""
-    if value is None:
-        return "not measured"
-    return "0" if value == 0 else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+def _account(costs: Mapping[str, Cost]) -> dict[str, list[dict[str, str]]]:
+    """Every run once, then the sums by task and of all."""
+    whole = everything(costs)
+    behind = {
+        part.place: [model for model, cost in costs.items() if part.place in {other.place for other in cost.parts}]
+        for part in whole.parts
+    }
+    runs = [_line(part.what, part, ", ".join(behind[part.place])) for part in whole.parts]
+    tasks = [_line(f"task {task}", cost, "every model") for task, cost in tasks_costs(costs).items()]
+    return {"runs": runs, "sums": [*tasks, _line("all runs", whole, "every model")]}
+
+
+def _line(what: str, spent: Part | Cost, models: str) -> dict[str, str]:
+    return {
+        "what": what,
+        "models": models,
+        "kwh": amount(spent.kwh),
+        "kg": amount(spent.kg_co2eq),
+        "computed": _computed(spent.computed_kg_co2eq),
+        "time": duration(spent.seconds),
+        "samples": f"{spent.samples:,}" if spent.samples else "–",
+        "per_1000": _per_1000(spent),
+    }
+
+
+def _computed(kg: float | None) -> str:
+    return "not computed" if kg is None else amount(kg)
+
+
+def _per_1000(spent: Part | Cost) -> str:
+    return "–" if spent.kg_per_1000 is None else amount(spent.kg_per_1000)
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from gfm.evaluation.columns import aligned
 from gfm.evaluation.verdict import verdict
 from gfm.params import Params
 from gfm.progress import say
+from gfm.tracking.amount import amount
 
 ARP = layout.REPORTS / "arp.json"
 REMEDY = "run `dvc repro evaluate`"
@@ -78,7 +79,7 @@ def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str
             bounds = f"[{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "(no interval)"
             arp.append(f"{entry.arp:+.2f} {bounds}")
     kilograms = (carbon[model] for model in assessment.models)
-    rows += [arp, ["kg CO2eq", *("not measured" if kg is None else f"{kg:.3g}" for kg in kilograms)]]
+    rows += [arp, ["kg CO2eq", *(amount(kg) for kg in kilograms)]]
     lines = aligned(rows)
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])

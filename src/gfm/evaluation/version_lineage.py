@@ -12,6 +12,7 @@ from gfm.errors import DataError, GfmError
 from gfm.evaluation.columns import aligned
 from gfm.output_file import write_whole
 from gfm.progress import say
+from gfm.tracking.amount import amount
 
 if TYPE_CHECKING:
     from gfm.params import Params
@@ -147,9 +148,9 @@ def _energy_lines(energy: dict[str, Any]) -> list[str]:
     rows = [["", "kWh", "kg CO2eq"]]
     for part, name in (("making", "it and its parents"), ("finetuning", "its fine-tunings")):
         spent = energy[part]
-        rows += [[run["what"], _figure(run["kwh"]), _figure(run["kg_co2eq"])] for run in spent["runs"]]
+        rows += [[run["what"], amount(run["kwh"]), amount(run["kg_co2eq"])] for run in spent["runs"]]
         if spent["runs"]:
-            rows.append([f"sum of {name}", _figure(spent["kwh"]), _figure(spent["kg_co2eq"])])
+            rows.append([f"sum of {name}", amount(spent["kwh"]), amount(spent["kg_co2eq"])])
     return [
         *(f"  {line}" for line in aligned(rows)),
         *(f"Measured by: {method}" for method in energy["methods"]),
@@ -199,10 +200,6 @@ def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
     listed = list(pairs)
     width = max((len(name) for name, _ in listed), default=0)
     return [f"  {name.ljust(width)}  {value}" for name, value in listed]
-
-
-def _figure(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
 
 
 def _text(value: object) -> str:

@@ -51,3 +51,5 @@ class Carbon(Section):
 
     country_iso: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USA"  # of the grid, for codecarbon
     intensity_kg_per_kwh: PositiveFloat | None = None  # a stated intensity; None: codecarbon's for the country
+    pue: Annotated[float, Field(ge=1)] = 1.0  # power usage effectiveness of the site, in computed figures
+    device_power_w: PositiveFloat | None = None  # of the devices at work, in computed figures; None: by their design

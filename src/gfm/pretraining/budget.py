@@ -17,6 +17,8 @@ from gfm.tracking.carbon import Meter
 class BudgetUsed(Stopped):
     """The training stopped at its budget; it can be resumed."""
 
+    by = "budget"
+
 
 class BudgetStop(BetweenSteps):
     """Raises BudgetUsed at the first of the limits, after writing a checkpoint. The last step is always allowed.

@@ -55,14 +55,14 @@ class Spending(BetweenSteps):
         if resumed_at is None:
             return energy
         seconds, kwh, kg = self._before
-        seconds += energy.seconds
+        energy = energy.over(seconds + energy.seconds)
         if energy.kwh is None or energy.kg_co2eq is None:
-            return replace(energy, seconds=seconds)
+            return energy
         if not self._measured_before:
             method = f"not measured before step {resumed_at}, where it was resumed"
-            return replace(energy, kwh=None, kg_co2eq=None, seconds=seconds, method=method, power_source="none")
+            return replace(energy, kwh=None, kg_co2eq=None, method=method, power_source="none")
         method = f"{energy.method}; resumed at step {resumed_at}, without what a kill lost after its last checkpoint"
-        return replace(energy, kwh=energy.kwh + kwh, kg_co2eq=energy.kg_co2eq + kg, seconds=seconds, method=method)
+        return replace(energy, kwh=energy.kwh + kwh, kg_co2eq=energy.kg_co2eq + kg, method=method)
 
     def _update(self, trainer: Trainer) -> None:
         energy = self.meter.so_far()
@@ -82,14 +82,21 @@ def over_nodes(energy: Energy, trainer: Trainer) -> Energy:
         return energy
     found: list[Energy | None] = [None] * trainer.world_size
     torch.distributed.all_gather_object(found, energy)
-    measured = [(one.kwh, one.kg_co2eq) for one in found if one and one.kwh is not None and one.kg_co2eq is not None]
+    measured = [one for one in found if one and one.kwh is not None and one.kg_co2eq is not None]
     if not measured:
         return energy
-    first = next(one for one in found if one and one.kwh is not None)
+    first = measured[0]
     return replace(
         first,
-        kwh=sum(kwh for kwh, _ in measured),
-        kg_co2eq=sum(kg for _, kg in measured),
+        kwh=sum(one.kwh or 0.0 for one in measured),
+        kg_co2eq=sum(one.kg_co2eq or 0.0 for one in measured),
+        computed_kwh=_sum([one.computed_kwh for one in measured]),
+        computed_kg_co2eq=_sum([one.computed_kg_co2eq for one in measured]),
         seconds=energy.seconds,
         method=f"sum of {len(measured)} of {trainer.num_nodes} nodes, the first by {first.method}",
     )
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from gfm.params import Carbon
 from gfm.progress import say
+from gfm.tracking.computed import compute, design_power, stated_power
 from gfm.tracking.provenance import cpu_model
 
 SAMPLE_EVERY_S = 5.0  # how often codecarbon turns power into energy
@@ -37,6 +38,20 @@ class Energy:
     country: str  # ISO code of the grid whose intensity is used
     intensity_kg_per_kwh: float | None
     intensity_source: str = ""  # stated in the parameters, or whose figure it is
+    computed_kwh: float | None = None  # hours x power x PUE, whatever was measured
+    computed_kg_co2eq: float | None = None
+    computed_from: str = ""  # by which power and PUE
+
+    def over(self, seconds: float) -> Energy:
+        """The same work with the seconds of all of its parts, which the computed figures follow."""
+        scale = seconds / self.seconds if self.seconds > 0 else 1.0
+        kwh, kg = self.computed_kwh, self.computed_kg_co2eq
+        return replace(
+            self,
+            seconds=seconds,
+            computed_kwh=None if kwh is None else kwh * scale,
+            computed_kg_co2eq=None if kg is None else kg * scale,
+        )
 
     def as_dict(self) -> dict[str, JsonValue]:
         return asdict(self)
@@ -139,16 +154,16 @@ class Meter:
     def stop(self) -> None:
         seconds = time.monotonic() - self._begun
         if self._tracker is None:
-            self.energy = self._not_measured(self._reason, seconds)
+            self.energy = self._with_computed(self._not_measured(self._reason, seconds))
             return
         with _complaints() as complaints:
             self._tracker.stop()
         final = getattr(self._tracker, "final_emissions_data", None)
         if final is None or not final.energy_consumed > 0:
             self._reason = f"codecarbon gave no figure: {complaints.reason()}"
-            self.energy = self._not_measured(self._reason, seconds)
+            self.energy = self._with_computed(self._not_measured(self._reason, seconds))
             return
-        self.energy = self._measured(final, seconds)
+        self.energy = self._with_computed(self._measured(final, seconds))
 
     def so_far(self) -> Energy:
         """The energy since `start`, at most SAMPLE_EVERY_S old, and the final figure once stopped. Nearly free."""
@@ -183,6 +198,15 @@ class Meter:
             intensity_kg_per_kwh=intensity,
             intensity_source=STATED if stated is not None else _whose(total.country_name, total.country_iso_code),
         )
+
+    def _with_computed(self, energy: Energy) -> Energy:
+        """The final figures with those by arithmetic beside them."""
+        power = stated_power(self.carbon) or (None if self._tracker is None else design_power(self._tracker))
+        intensity = energy.intensity_kg_per_kwh
+        if intensity is None and power is not None and (known := grid(self.carbon)) is not None:
+            intensity = known.kg_per_kwh
+        kwh, kg, how = compute(self.carbon, power, energy.seconds, intensity)
+        return replace(energy, computed_kwh=kwh, computed_kg_co2eq=kg, computed_from=how)
 
     def _not_measured(self, reason: str, seconds: float) -> Energy:
         stated = self.carbon.intensity_kg_per_kwh

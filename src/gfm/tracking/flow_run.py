@@ -6,8 +6,9 @@ from gfm.errors import GfmError
 from gfm.params import Params
 from gfm.progress import say
 from gfm.tracking import pipeline_run
+from gfm.tracking.owner import owner_tags
+from gfm.tracking.pipeline_run import ERROR_TAG
 from gfm.tracking.provenance import provenance
-from gfm.tracking.resumed_run import ERROR_TAG
 from gfm.tracking.runs import LONGEST_PARAM, RecordedRun, origin_tags, recording, sum_energy
 from gfm.tracking.store import TrackingError, open_store, working_folder_lock
 
@@ -24,7 +25,7 @@ def open_flow_run(params: Params, owner: int | None = None) -> str | None:
         return None
     tags = {**origin_tags(provenance(None)), "gfm.kind": "pipeline"}
     if owner is not None:
-        tags |= pipeline_run.owner_tags(owner)
+        tags |= owner_tags(owner)
     with working_folder_lock():
         client, experiment = open_store(params.tracking.uri, params.tracking.experiment)
         for orphan in pipeline_run.close_orphans(client, experiment):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from gfm.output_file import write_whole
+from gfm.redaction import redact
+from gfm.tracking.owner import HOST, PID, Owner, owner
 from gfm.tracking.store import STATE, TrackingError
 
 VARIABLE = "GFM_PIPELINE_RUN"  # a run id set by whoever starts the stages; otherwise the file below names the run
 FILE = STATE / "pipeline.json"
 PARENT_TAG = "mlflow.parentRunId"
+FOLDER_TAG = "gfm.folder"  # whose stages the run is for, until it is closed
+ERROR_TAG = "error"  # why a run did not end well
+STOPPED_TAG = "gfm.stopped"  # which limit ended a run before its end: budget
 
 
 def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) -> str:
@@ -29,15 +34,16 @@ def parent_run(client: Any, uri: str, experiment_id: str, tags: dict[str, str]) 
     open_id = open_parent(client, uri, experiment_id)
     if open_id is not None:
         return open_id
-    run = client.create_run(experiment_id, run_name="pipeline", tags={**tags, "gfm.kind": "pipeline"})
-    _write({"run_id": run.info.run_id, "uri": uri, "experiment_id": experiment_id})
+    where = {HOST: socket.gethostname(), FOLDER_TAG: str(Path.cwd())}
+    run = client.create_run(experiment_id, run_name="pipeline", tags={**tags, **where, "gfm.kind": "pipeline"})
+    _write({"run_id": run.info.run_id, "uri": redact(uri), "experiment_id": experiment_id})
     return str(run.info.run_id)
 
 
 def open_parent(client: Any, uri: str, experiment_id: str) -> str | None:
     """The run that pipeline.json names, if it is of this store and still running."""
     noted = _noted()
-    if noted.get("uri") != uri or noted.get("experiment_id") != experiment_id:
+    if noted.get("uri") != redact(uri) or noted.get("experiment_id") != experiment_id:
         return None
     run = find(client, str(noted["run_id"]))
     return str(run.info.run_id) if run is not None and run.info.status == "RUNNING" else None
@@ -51,37 +57,29 @@ def forget_parent(run_id: str) -> bool:
     return True
 
 
-def owner_tags(pid: int | None = None) -> dict[str, str]:
-    """Which process a run belongs to (None: this one); its start time tells it from a later one of the same number."""
-    pid = os.getpid() if pid is None else pid
-    return {"gfm.host": socket.gethostname(), "gfm.pid": str(pid), "gfm.pid_started": _started(pid)}
-
-
-def of_this_host(tags: Mapping[str, str]) -> bool:
-    """Whether a run with these tags is recorded from this machine."""
-    return tags.get("gfm.host") == socket.gethostname()
-
-
 def close_orphans(client: Any, experiment_id: str) -> list[str]:
     """Close as KILLED the runs of this machine whose process is gone; returns their names."""
-    closed = []
-    running = client.search_runs(
-        [experiment_id],
-        filter_string=f"attributes.status = 'RUNNING' and tags.`gfm.host` = '{socket.gethostname()}'",
-        max_results=1000,
-    )
-    for run in running:
-        if not _ownerless(run):
-            continue
-        # It may have been reopened since the search, from another working folder with another lock.
-        now = find(client, run.info.run_id)
-        if now is None or now.info.status != "RUNNING" or not _ownerless(now):
-            continue
-        pid = run.data.tags["gfm.pid"]
-        client.set_tag(run.info.run_id, "error", f"process {pid} ended without closing its run")
-        client.set_terminated(run.info.run_id, status="KILLED")
-        closed.append(str(run.info.run_name))
-    return closed
+    mine = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
+    running = client.search_runs([experiment_id], filter_string=mine, max_results=1000)
+    return [str(run.info.run_name) for run in running if close_orphan(client, run)]
+
+
+def close_orphan(client: Any, run: Any) -> bool:
+    """Close a run as KILLED if its process is gone; False where it is not."""
+    if owner(run.data.tags) is not Owner.GONE:
+        return False
+    # It may have been reopened since the search, from another working folder with another lock.
+    now = find(client, run.info.run_id)
+    if now is None or now.info.status != "RUNNING" or owner(now.data.tags) is not Owner.GONE:
+        return False
+    close_killed(client, run.info.run_id, f"process {run.data.tags[PID]} ended without closing its run")
+    return True
+
+
+def close_killed(client: Any, run_id: str, reason: str) -> None:
+    """End a run as KILLED with the reason as its tag `error`."""
+    client.set_tag(run_id, ERROR_TAG, reason)
+    client.set_terminated(run_id, status="KILLED")
 
 
 def children(client: Any, experiment_id: str, parent: str) -> list[Any]:
@@ -100,23 +98,6 @@ def find(client: Any, run_id: str) -> Any | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: not an id at all
             return None
         raise
-
-
-def _ownerless(run: Any) -> bool:
-    """Whether the process that recorded a run of this machine is gone."""
-    pid = run.data.tags.get("gfm.pid")
-    return pid is not None and _started(int(pid)) != run.data.tags.get("gfm.pid_started")
-
-
-def _started(pid: int) -> str:
-    """When a process started, or an empty string when there is none; a zombie is dead already."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.1f}"
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def _noted() -> dict[str, str]:

@@ -72,8 +72,8 @@ def data_version(manifest: Path = layout.MANIFEST) -> dict[str, str | None]:
     """Hashes of the collection: DVC's, from dvc.lock, and xxh3 of the manifest and of the split."""
     return {
         "dvc": dvc_hash(layout.COLLECTION),
-        "manifest": _xxh3(manifest),
-        "splits": _xxh3(layout.COLLECTION_SPLIT),
+        "manifest": content_hash(manifest),
+        "splits": content_hash(layout.COLLECTION_SPLIT),
     }
 
 
@@ -130,7 +130,8 @@ def _gpus() -> list[str]:
     return names
 
 
-def _xxh3(path: Path) -> str | None:
+def content_hash(path: Path) -> str | None:
+    """xxh3 of a file's bytes; None where there is no file."""
     import xxhash
 
     if not path.exists():

@@ -7,9 +7,10 @@ from typing import Any
 
 from gfm.progress import say
 from gfm.tracking import pipeline_run
+from gfm.tracking.owner import Owner, owner
+from gfm.tracking.pipeline_run import ERROR_TAG, STOPPED_TAG
 from gfm.tracking.store import TrackingError
 
-ERROR_TAG = "error"  # why a run did not end well
 RESUMES_TAG = "gfm.resumes"  # how often it was reopened; gfm.resume.N says after what and by which code
 
 
@@ -38,7 +39,7 @@ def reopen(client: Any, experiment_id: str, run_id: str, name: str, kind: str, t
     if run.info.status == "FINISHED":
         say(f"{name}: its run {run_id} is finished: a new run begins")
         return False
-    if run.info.status == "RUNNING" and pipeline_run.of_this_host(old):
+    if run.info.status == "RUNNING" and owner(old) is Owner.ALIVE:
         raise TrackingError(
             f"{name}: process {old.get('gfm.pid')} still records the run {run_id}; wait for it, or stop it"
         )
@@ -48,7 +49,8 @@ def reopen(client: Any, experiment_id: str, run_id: str, name: str, kind: str, t
     # The owner first: a run that is RUNNING under a dead owner would be closed by whoever looks next.
     for key, value in {**history, **tags}.items():
         client.set_tag(run_id, key, value)
-    if ERROR_TAG in old:
-        client.delete_tag(run_id, ERROR_TAG)
+    for tag in (ERROR_TAG, STOPPED_TAG):
+        if tag in old:
+            client.delete_tag(run_id, tag)
     client.update_run(run_id, status="RUNNING")
     return True

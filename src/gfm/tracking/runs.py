@@ -17,12 +17,16 @@ from typing import Any
 from gfm.errors import Stopped
 from gfm.params import Params
 from gfm.progress import say
+from gfm.redaction import redact
 from gfm.tracking import pipeline_run
 from gfm.tracking.carbon import Energy
+from gfm.tracking.owner import owner_tags
+from gfm.tracking.pipeline_run import ERROR_TAG, STOPPED_TAG
 from gfm.tracking.provenance import provenance
-from gfm.tracking.resumed_run import ERROR_TAG, reopen
+from gfm.tracking.resumed_run import reopen
 from gfm.tracking.store import TrackingError, import_mlflow, open_store, working_folder_lock
 
+FIGURES = ("kwh", "kg_co2eq", "computed_kwh", "computed_kg_co2eq")  # of an energy; the rest says how they are known
 NOTHING = "none"  # the tracking.uri that records nothing
 ENCODER_TAG = "encoder.run_id"  # of a fine-tuning: the run that made the encoder it adapts
 RETRY_AFTER_S = 30.0
@@ -94,9 +98,10 @@ class RecordedRun(Run):
         self._send(partial(self._log_dataset, name, path, digest))
 
     def energy(self, energy: Energy) -> None:
-        measured = {"kwh": energy.kwh, "kg_co2eq": energy.kg_co2eq}
-        self.metrics({name: value for name, value in measured.items() if value is not None})
-        self.tags({f"energy.{name}": value for name, value in energy.as_dict().items() if name not in measured})
+        values = energy.as_dict()
+        figures = {name: values.pop(name) for name in FIGURES}
+        self.metrics({name: value for name, value in figures.items() if isinstance(value, float)})
+        self.tags({f"energy.{name}": value for name, value in values.items()})
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """Record parameters: nested keys joined by dots, and the whole as settings.json."""
@@ -105,7 +110,7 @@ class RecordedRun(Run):
         flat = [Param(name, _text(value)[:LONGEST_PARAM]) for name, value in flatten(values)]
         for start in range(0, len(flat), PARAMS_A_CALL):
             self._send(partial(self.client.log_batch, self.run_id, params=flat[start : start + PARAMS_A_CALL]))
-        self._send(partial(self.client.log_dict, self.run_id, dict(values), "settings.json"))
+        self._send(partial(self.client.log_dict, self.run_id, _redacted(values), "settings.json"))
 
     def end(self, status: str) -> None:
         """Close the run, after a last try to send what is still unsent."""
@@ -177,11 +182,11 @@ def child_run(
     `resume_run_id` the stage goes on in the run that it began before it was interrupted, with the settings and origin
     of then, or in a new one where that is gone or finished (see `resumed_run.reopen`, which refuses a foreign run).
     With `below` this is a part of that stage, whose error is the stage's to judge.
-    The run ends FINISHED, FAILED or KILLED (by a signal, or where its limits stopped it), with the error as its tag
-    `error`. An error closes the pipeline's run as FAILED too (not one named by GFM_PIPELINE_RUN); after a kill or
-    Ctrl-C the next stage goes on below the same one. Where nothing is recorded (tracking.uri = none, no mlflow, a
-    follower process of a distributed run) the yielded run has run_id None. Raises TrackingError where the store cannot
-    be reached at the start.
+    The run ends FINISHED, FAILED or KILLED (by a signal, or where its limits stopped it, which the tag `gfm.stopped`
+    names), with the error as its tag `error`. An error or a limit closes the pipeline's run likewise (not one named by
+    GFM_PIPELINE_RUN); after a kill or Ctrl-C the next stage goes on below the same one. Where nothing is recorded
+    (tracking.uri = none, no mlflow, a follower process of a distributed run) the yielded run has run_id None. Raises
+    TrackingError where the store cannot be reached at the start.
     """
     if not recording(params):
         yield Run()
@@ -194,7 +199,7 @@ def child_run(
             say(f"tracking: closed the run {orphan} of a process that was killed")
         inside = None if below is None else below.run_id
         parent = inside or pipeline_run.parent_run(client, uri, experiment, origin)
-        tags = {**pipeline_run.owner_tags(), pipeline_run.PARENT_TAG: parent}
+        tags = {**owner_tags(), pipeline_run.PARENT_TAG: parent}
         run_id = resume_run_id
         if run_id is None or not reopen(client, experiment, run_id, name, kind, tags):
             tags = {**origin, **tags, "gfm.kind": kind}
@@ -205,10 +210,12 @@ def child_run(
     try:
         yield run
     except BaseException as error:
-        run.tags({ERROR_TAG: _reason(error)})
-        run.end("FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED")
+        status = "FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED"
+        stopped = {STOPPED_TAG: error.by} if isinstance(error, Stopped) else {}
+        run.tags({ERROR_TAG: _reason(error), **stopped})
+        run.end(status)
         if isinstance(error, Exception) and inside is None:
-            _fail_pipeline(client, experiment, parent)
+            _close_pipeline(client, experiment, parent, status, stopped)
         raise
     run.end("FINISHED")
 
@@ -233,7 +240,7 @@ def pipeline_fails_with(params: Params) -> Iterator[None]:
                 say(f"the pipeline's run could not be closed as FAILED: {unreachable}")
                 parent = None
             if parent is not None:
-                _fail_pipeline(client, experiment, parent, _reason(error))
+                _close_pipeline(client, experiment, parent, "FAILED", {ERROR_TAG: _reason(error)})
         raise
 
 
@@ -279,8 +286,11 @@ def finish_pipeline(
     return parent
 
 
-def _fail_pipeline(client: Any, experiment: str, parent: str, reason: str | None = None) -> None:
-    """Close the pipeline run of a failed stage. A store that is gone is said, and does not hide the stage's error."""
+def _close_pipeline(client: Any, experiment: str, parent: str, status: str, tags: Mapping[str, str]) -> None:
+    """Close the pipeline run of a stage that failed or was stopped by its limits.
+
+    A store that is gone is said, and does not hide the stage's error.
+    """
     from mlflow.exceptions import MlflowException
 
     if os.environ.get(pipeline_run.VARIABLE):
@@ -290,11 +300,11 @@ def _fail_pipeline(client: Any, experiment: str, parent: str, reason: str | None
             return  # a stage beside this one failed first
     run = RecordedRun(client, parent)
     try:
-        run.tags({ERROR_TAG: reason})
+        run.tags(tags)
         sum_energy(run, experiment)
-        run.end("FAILED")
+        run.end(status)
     except (MlflowException, ConnectionError, TimeoutError) as error:
-        say(f"run {parent}: the pipeline's run could not be closed as FAILED: {_one_line(error)}")
+        say(f"run {parent}: the pipeline's run could not be closed as {status}: {_one_line(error)}")
 
 
 def sum_energy(run: RecordedRun, experiment: str) -> None:
@@ -302,8 +312,10 @@ def sum_energy(run: RecordedRun, experiment: str) -> None:
     assert run.run_id is not None
     stages = [stage.data.metrics for stage in pipeline_run.children(run.client, experiment, run.run_id)]
     measured = [stage for stage in stages if "kwh" in stage and "kg_co2eq" in stage]
-    if measured:
-        run.metrics({key: sum(stage[key] for stage in measured) for key in ("kwh", "kg_co2eq")})
+    for keys in (FIGURES[:2], FIGURES[2:]):
+        known = [stage for stage in stages if all(key in stage for key in keys)]
+        if known:
+            run.metrics({key: sum(stage[key] for stage in known) for key in keys})
     run.tags({"energy.method": f"sum of {len(measured)} runs; {len(stages) - len(measured)} runs were not measured"})
 
 
@@ -348,7 +360,16 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return redact(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def _redacted(value: Any) -> Any:
+    """Nested settings without secrets."""
+    if isinstance(value, Mapping):
+        return {key: _redacted(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(entry) for entry in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def _reason(error: BaseException) -> str:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gfm.errors import GfmError
+from gfm.redaction import without_user
 
 STATE = Path(".gfm")  # in the working folder: the lock, and which pipeline run is open
 REACH_TIMEOUT_S = 10.0
+GONE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # what MLflow calls a store that does not answer
 
 # MLflow retries a dead server for minutes by default; a training run must not stand still for that long.
 ENVIRONMENT = {
@@ -79,6 +81,26 @@ def open_store(uri: str, experiment: str) -> tuple[Any, str]:
         raise TrackingError(f"tracking.uri = {uri}: {reason[:300]}; {_fix(uri, reason)}") from error
 
 
+@contextmanager
+def gone_is_an_error(uri: str) -> Iterator[None]:
+    """For commands that read and write the store as a whole: TrackingError where it goes away in their midst."""
+    try:
+        import_mlflow()
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        yield
+        return
+    try:
+        yield
+    except (MlflowException, ConnectionError, TimeoutError) as error:
+        if getattr(error, "error_code", GONE[0]) not in GONE:
+            raise
+        raise TrackingError(
+            f"tracking.uri = {uri}: the store went away ({' '.join(str(error).split())[:200]}); run the same command "
+            "again when it answers: it finishes what was begun"
+        ) from error
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of a `sqlite:///` address, else None."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
@@ -116,7 +138,7 @@ def _has_tables(uri: str, path: Path) -> bool:
 
 def _reach(uri: str) -> None:
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=REACH_TIMEOUT_S):
+        with urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=REACH_TIMEOUT_S):
             return
     except urllib.error.HTTPError:
         return  # something answers there; what it refuses, MLflow's own call will say
