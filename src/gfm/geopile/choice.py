@@ -80,7 +80,7 @@ def _best(params: Params, catalogue: Catalogue, among: Mask) -> tuple[Numbers, M
 
 
 def _within_quota(params: Params, catalogue: Catalogue, instead: Numbers) -> Mask:
-    kept = instead == np.arange(len(catalogue))
+    kept: Mask = instead == np.arange(len(catalogue))
     quota = params.geopile.quota
     if quota is not None:
         images = np.flatnonzero(kept)
