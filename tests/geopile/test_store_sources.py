@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def tarred(*names: str) -> bytes:
     return buffer.getvalue()
 
 
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for seed, name in enumerate(names):
+            archive.writestr(name, png(60 + seed))
+    return buffer.getvalue()
+
+
 FILES = {
     "photos/a.png": png(1),
     "photos/deep/b_20200101.png": png(2),
@@ -75,6 +84,7 @@ FILES = {
     "scenes/cut.tif": geotiff(7)[:9000],
     "scenes/page.tif": b"<html>",
     "archives/f.tar.gz": tarred("x/1.png", "x/2.png"),
+    "archives/g.zip": zipped("z/4.png"),
     "archives/cut.tar.gz": tarred("y/3.png")[:900],
 }
 SOURCES: dict[str, dict[str, Any]] = {
