@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import tarfile
+import threading
 import zipfile
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +150,8 @@ def test_a_store_gives_the_bytes_that_a_folder_gives(bucket: Any, tmp_path: Path
 
 def test_check_reads_the_first_file_and_asks_for_no_folder_of_it(bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "raw/t").mkdir(parents=True)
-    sources = {name: SOURCES[name] for name in ("classes", "coarse", "archives")}
+    sources = {name: SOURCES[name] for name in ("classes", "coarse")}
+    sources["archives"] = {"format": "archive", "include": ["*.zip"]}
     assert check_imagery(parameters(BUCKET, sources), tmp_path) == ""
     assert check_first_files(parameters(BUCKET, sources), tmp_path / "raw") == []
     wrong = {"scenes": {"format": "scenes", "include": ["e_*.tif"], "imagery": {"dtype": "uint16"}}}
@@ -226,6 +230,41 @@ def test_an_address_without_files_or_without_its_package_is_one_error_that_names
         list_files("p", PHOTOS.model_copy(update={"store": "s3://b"}), Path("raw/photos"))
     with pytest.raises(StoreError, match=r"geopile\.sources\.p\.store: s4://b/photos: Protocol not known: s4"):
         list_files("p", PHOTOS.model_copy(update={"store": "s4://b"}), Path("raw/photos"))
+
+
+class Web(SimpleHTTPRequestHandler):
+    """A web server without ranges that forbids one file and is busy, at first, for another."""
+
+    busy = 2
+
+    def do_GET(self) -> None:
+        if "forbidden" in self.path:
+            self.send_error(403)
+        elif "b_2020" in self.path and Web.busy:
+            Web.busy -= 1
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_web_server_s_folder_is_a_source(bucket: Any, tmp_path: Path) -> None:
+    for name, data in {**FILES, "photos/forbidden.png": png(9)}.items():
+        (tmp_path / "www" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "www" / name).write_bytes(data)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=tmp_path / "www")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assemble(
+            parameters(f"http://127.0.0.1:{server.server_port}", {name: SOURCES[name] for name in ("photos", "scenes")})
+        )
+        server.shutdown()
+    manifest, quarantine, _ = outputs()
+    assert manifest.id[:2].tolist() == ["photos/a.png", "photos/deep/b_20200101.png"]
+    assert set(manifest.id[2:]) == {f"scenes/e_20210304.tif#{x},{y}" for x in (0, 64) for y in (0, 64)}
+    assert "photos,photos/forbidden.png,not readable: permission denied" in quarantine
+    assert Web.busy == 0
 
 
 def test_a_server_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def open_scene_stream(
             _check_scene(path, dataset, imagery)
             yield dataset
     except ImageError as error:
-        raise ImageError(path, re.sub(_IN_STREAM, path.name, error.reason), error.fix) from None
+        raise ImageError(path, re.sub(_IN_STREAM, lambda _: path.name, error.reason), error.fix) from None
 
 
 @contextmanager
