@@ -312,8 +312,7 @@ def test_a_stamp_changes_with_the_file_and_with_nothing_else(bucket: Any, tmp_pa
     assert stamp(PHOTOS, root, "a.png") == before
     bucket.pipe("/bucket/geo/photos/a.png", png(9)[:-1] + b"x")
     assert stamp(PHOTOS, root, "a.png") != before
-    with pytest.raises(ImageError, match="no such file"):
-        stamp(PHOTOS, root, "none.png")
+    assert stamp(PHOTOS, root, "none.png")[:2] == ("none.png", 0)
     on_disk = PHOTOS.model_copy(update={"store": None})
     root.mkdir()
     (root / "a.png").write_bytes(b"1")
@@ -322,6 +321,11 @@ def test_a_stamp_changes_with_the_file_and_with_nothing_else(bucket: Any, tmp_pa
     assert stamp(on_disk, root, "a.png") == first
     (root / "a.png").write_bytes(b"12")
     assert stamp(on_disk, root, "a.png") != first
+    assert stamp(on_disk, root, "none.png")[:2] == ("none.png", 0)
+    (root / "a.tif").write_bytes(b"1")
+    plain = stamp(on_disk, root, "a.tif")
+    (root / "a.tif.ovr").write_bytes(b"1")
+    assert stamp(on_disk, root, "a.tif") != plain
 
 
 def test_names_that_no_folder_could_hold_are_quarantined_one_by_one(

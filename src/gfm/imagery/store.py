@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
-import xxhash
-
 from gfm.errors import DataError
 from gfm.imagery.raster import MAX_FILE_BYTES
 
@@ -69,20 +67,12 @@ class Store:
         path = f"{base.rstrip('/')}/{file}"
         return StoreFile(f"{self.address}/{file}", lambda: system.open(path, "rb"))
 
-    def size(self, file: str) -> int:
-        """Bytes of one file; OSError as of `open`."""
-        return int(self._info(file).get("size") or 0)
-
-    def stamp(self, file: str) -> str:
-        """A text that changes when the file does: its size with the store's tag and time; OSError as of `open`."""
-        info = self._info(file)
-        known = ";".join(f"{key}={info[key]}" for key in _SAME if info.get(key))
-        return f"{info.get('size')}-{xxhash.xxh3_64_hexdigest(known.encode())}"
-
-    def _info(self, file: str) -> dict[str, Any]:
+    def stamp(self, file: str) -> tuple[int, str]:
+        """Bytes of one file, and the store's tag and time of it, as far as it has them; OSError as of `open`."""
         system, base = self._open_system()
         path = f"{base.rstrip('/')}/{file}"
-        return patiently(self.address, lambda: cast(dict[str, Any], system.info(path)))
+        info = patiently(self.address, lambda: cast(dict[str, Any], system.info(path)))
+        return int(info.get("size") or 0), ";".join(f"{key}={info[key]}" for key in _SAME if info.get(key))
 
     def _open_system(self) -> tuple[Any, str]:
         """fsspec's file system, which it keeps, and the folder's path in it."""
