@@ -242,9 +242,7 @@ def test_an_archive_whose_name_is_no_text_is_one_row_however_many_images_it_hold
 def test_a_folder_of_archives_under_another_format_says_which_it_is(work: Path, layout: str) -> None:
     (work / "raw/s/a.tar.gz").touch()
     (work / "raw/s/b.zip").touch()
-    with pytest.raises(
-        DataError, match=r"holds no file that matches .*; it holds 2 archives; they are read as format: ar"
-    ):
+    with pytest.raises(DataError, match=r"holds no file that matches .*; it holds 2 archives: declare format: archive"):
         assemble(parameters(s={"format": layout}))
 
 

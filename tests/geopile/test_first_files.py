@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from gfm.geopile.first_files import check_first_files
 from gfm.params import Params
 
 
-def parameters(**imagery: Any) -> Params:
-    source = {"format": "images", "root": "photos", "licence": "CC0", **({"imagery": imagery} if imagery else {})}
+def parameters(source: dict[str, Any] | None = None, **imagery: Any) -> Params:
+    declared = source or {"format": "images", **({"imagery": imagery} if imagery else {})}
+    source = {"root": "photos", "licence": "CC0", **declared}
     split = {"val_share": 0.2, "test_share": 0.2}
     return Params.model_validate(
         {
@@ -59,3 +61,16 @@ def test_a_source_without_files_is_an_error(raw: Path) -> None:
     (raw / "photos/a.png").unlink()
     with pytest.raises(DataError, match=r"geopile\.sources\.photos: folder .* holds no file that matches"):
         check_first_files(parameters(), raw)
+
+
+@pytest.mark.parametrize("name", ["x.png", "deep/folder/x.png"])
+def test_the_first_image_of_an_archive_is_read_too(raw: Path, name: str) -> None:
+    with zipfile.ZipFile(raw / "photos/a.zip", "w") as archive:
+        archive.writestr(name, (raw / "photos/a.png").read_bytes())
+    archived = {"format": "archive", "imagery": {"dtype": "uint16"}}
+    [remark] = check_first_files(parameters(source=archived), raw)
+    assert remark.endswith(f"as it is declared: a.zip!{name}: is uint8, declared uint16")
+    assert check_first_files(parameters(source={"format": "archive"}), raw) == []
+    (raw / "photos/a.zip").write_bytes(b"PK\x03\x04")
+    [remark] = check_first_files(parameters(source={"format": "archive"}), raw)
+    assert "a.zip: truncated or corrupt" in remark

@@ -121,7 +121,7 @@ def test_a_row_that_two_images_could_own_is_an_error_and_a_path_tells_them_apart
 
 
 def test_the_stamp_of_an_image_changes_with_its_own_row_only(root: Path) -> None:
-    def stamps() -> list[str]:
+    def stamps() -> list[tuple[str | int, ...]]:
         return [stamp(SOURCE, root, file) for file in list_files("m", SOURCE, root)]
 
     before = stamps()

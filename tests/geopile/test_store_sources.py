@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import tarfile
+import threading
+import zipfile
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +66,14 @@ def tarred(*names: str) -> bytes:
     return buffer.getvalue()
 
 
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for seed, name in enumerate(names):
+            archive.writestr(name, png(60 + seed))
+    return buffer.getvalue()
+
+
 FILES = {
     "photos/a.png": png(1),
     "photos/deep/b_20200101.png": png(2),
@@ -75,6 +87,7 @@ FILES = {
     "scenes/cut.tif": geotiff(7)[:9000],
     "scenes/page.tif": b"<html>",
     "archives/f.tar.gz": tarred("x/1.png", "x/2.png"),
+    "archives/g.zip": zipped("z/4.png"),
     "archives/cut.tar.gz": tarred("y/3.png")[:900],
 }
 SOURCES: dict[str, dict[str, Any]] = {
@@ -137,7 +150,8 @@ def test_a_store_gives_the_bytes_that_a_folder_gives(bucket: Any, tmp_path: Path
 
 def test_check_reads_the_first_file_and_asks_for_no_folder_of_it(bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "raw/t").mkdir(parents=True)
-    sources = {name: SOURCES[name] for name in ("classes", "coarse", "archives")}
+    sources = {name: SOURCES[name] for name in ("classes", "coarse")}
+    sources["archives"] = {"format": "archive", "include": ["*.zip"]}
     assert check_imagery(parameters(BUCKET, sources), tmp_path) == ""
     assert check_first_files(parameters(BUCKET, sources), tmp_path / "raw") == []
     wrong = {"scenes": {"format": "scenes", "include": ["e_*.tif"], "imagery": {"dtype": "uint16"}}}
@@ -218,6 +232,41 @@ def test_an_address_without_files_or_without_its_package_is_one_error_that_names
         list_files("p", PHOTOS.model_copy(update={"store": "s4://b"}), Path("raw/photos"))
 
 
+class Web(SimpleHTTPRequestHandler):
+    """A web server without ranges that forbids one file and is busy, at first, for another."""
+
+    busy = 2
+
+    def do_GET(self) -> None:
+        if "forbidden" in self.path:
+            self.send_error(403)
+        elif "b_2020" in self.path and Web.busy:
+            Web.busy -= 1
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_web_server_s_folder_is_a_source(bucket: Any, tmp_path: Path) -> None:
+    for name, data in {**FILES, "photos/forbidden.png": png(9)}.items():
+        (tmp_path / "www" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "www" / name).write_bytes(data)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=tmp_path / "www")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assemble(
+            parameters(f"http://127.0.0.1:{server.server_port}", {name: SOURCES[name] for name in ("photos", "scenes")})
+        )
+        server.shutdown()
+    manifest, quarantine, _ = outputs()
+    assert manifest.id[:2].tolist() == ["photos/a.png", "photos/deep/b_20200101.png"]
+    assert set(manifest.id[2:]) == {f"scenes/e_20210304.tif#{x},{y}" for x in (0, 64) for y in (0, 64)}
+    assert "photos,photos/forbidden.png,not readable: permission denied" in quarantine
+    assert Web.busy == 0
+
+
 def test_a_server_that_is_not_there_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "WAITS_S", (0.0,))
     with pytest.raises(
@@ -263,8 +312,7 @@ def test_a_stamp_changes_with_the_file_and_with_nothing_else(bucket: Any, tmp_pa
     assert stamp(PHOTOS, root, "a.png") == before
     bucket.pipe("/bucket/geo/photos/a.png", png(9)[:-1] + b"x")
     assert stamp(PHOTOS, root, "a.png") != before
-    with pytest.raises(ImageError, match="no such file"):
-        stamp(PHOTOS, root, "none.png")
+    assert stamp(PHOTOS, root, "none.png")[:2] == ("none.png", 0)
     on_disk = PHOTOS.model_copy(update={"store": None})
     root.mkdir()
     (root / "a.png").write_bytes(b"1")
@@ -273,6 +321,11 @@ def test_a_stamp_changes_with_the_file_and_with_nothing_else(bucket: Any, tmp_pa
     assert stamp(on_disk, root, "a.png") == first
     (root / "a.png").write_bytes(b"12")
     assert stamp(on_disk, root, "a.png") != first
+    assert stamp(on_disk, root, "none.png")[:2] == ("none.png", 0)
+    (root / "a.tif").write_bytes(b"1")
+    plain = stamp(on_disk, root, "a.tif")
+    (root / "a.tif.ovr").write_bytes(b"1")
+    assert stamp(on_disk, root, "a.tif") != plain
 
 
 def test_names_that_no_folder_could_hold_are_quarantined_one_by_one(

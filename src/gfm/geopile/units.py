@@ -18,8 +18,8 @@ import xxhash
 
 from gfm.geopile.cache import Cache
 from gfm.geopile.row import Row
-from gfm.geopile.sources import cuts_tiles, is_archive, list_files, size_of, stamp, tile_names
-from gfm.geopile.sources.beside import forget_folders
+from gfm.geopile.sources import cuts_tiles, is_archive, list_files, stamp, tile_names
+from gfm.geopile.sources.folder import Stamp
 from gfm.imagery.raster import ImageError
 from gfm.params import Params, Source
 
@@ -42,8 +42,6 @@ _DECODERS = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "rasteri
 
 _FILES = 128  # of a run, on average
 _MOST_FILES, _MOST_BYTES = 512, 64 << 20
-
-Stamp = tuple[str, int, str]  # of a file: its name, its bytes, and a text that changes when it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,6 @@ def list_units(params: Params, cache: Cache) -> Listing:
     A source with a limit keeps the images whose ids hash lowest; they are chosen before any pixel is read, so that a
     limit saves time, and quality and duplicates may leave fewer. Raises DataError for a source without files.
     """
-    forget_folders()
     units: list[Unit] = []
     listed = {}
     for name, source in params.geopile.sources.items():
@@ -88,7 +85,7 @@ def list_units(params: Params, cache: Cache) -> Listing:
             listed[name] = count
         if cuts_tiles(source) or is_archive(source):
             units += (
-                _unit(name, (file,), [_stamp(source, root, file)], declared, frozenset(chosen[file]))
+                _unit(name, (file,), [stamp(source, root, file)], declared, frozenset(chosen[file]))
                 for file in sorted(chosen)
             )
         else:
@@ -103,7 +100,7 @@ def _units(name: str, source: Source, root: Path, files: Sequence[str], declared
     size = 0
     for file in files:
         run.append(file)
-        stamps.append(_stamp(source, root, file))
+        stamps.append(stamp(source, root, file))
         size += _size(stamps[-1])
         ends = xxhash.xxh3_64_intdigest(_bytes_of(file)) % _FILES == 0
         if alone or ends or len(run) == _MOST_FILES or size >= _MOST_BYTES:
@@ -148,7 +145,7 @@ def _names(source: Source, root: Path, file: str, tile_px: int, declared: str, c
     """The names of a file's images, and whether they are all."""
     if not (cuts_tiles(source) or is_archive(source)):
         return [file], True
-    known = f"names/{_digest([declared, file, _stamp(source, root, file)])}"
+    known = f"names/{_digest([declared, file, stamp(source, root, file)])}"
     if (content := cache.read(known)) is not None:
         return list(json.loads(content)), True
     names = []
@@ -169,16 +166,9 @@ def _declared(params: Params, name: str) -> str:
     return json.dumps([FORMAT, decoders, list(Row.__slots__), name, source, geopile])
 
 
-def _stamp(source: Source, root: Path, file: str) -> Stamp:
-    """Name and size of a file, and what changes with it; why it cannot be told, where it cannot."""
-    try:
-        return file, size_of(source, root, file), stamp(source, root, file)
-    except ImageError as error:
-        return file, 0, error.reason
-
-
 def _size(stamp: Stamp) -> int:
-    return stamp[1]
+    size = stamp[1]
+    return size if isinstance(size, int) else 0
 
 
 def _digest(value: object) -> str:

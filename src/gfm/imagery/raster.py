@@ -6,6 +6,7 @@ Nothing is converted on the way in (no rotation by EXIF, no dropped alpha, no st
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import warnings
@@ -20,6 +21,9 @@ import numpy as np
 from gfm.errors import DataError, GfmError
 from gfm.imagery.pictures import PictureError, decode_jpeg, decode_png, is_jpeg, is_png
 from gfm.params import Imagery
+
+# MB of blocks that GDAL keeps; its own choice is 5 % of the machine's memory, in every process.
+os.environ.setdefault("GDAL_CACHEMAX", "128")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -136,7 +140,7 @@ def open_scene_stream(
             _check_scene(path, dataset, imagery)
             yield dataset
     except ImageError as error:
-        raise ImageError(path, re.sub(_IN_STREAM, path.name, error.reason), error.fix) from None
+        raise ImageError(path, re.sub(_IN_STREAM, lambda _: path.name, error.reason), error.fix) from None
 
 
 @contextmanager

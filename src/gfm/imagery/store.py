@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
-import xxhash
-
 from gfm.errors import DataError
+from gfm.imagery.raster import MAX_FILE_BYTES
 
 Result = TypeVar("Result")
 
@@ -30,7 +29,8 @@ _PACKAGES = {
     "abfss": "adlfs",
 }
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP's answers that another attempt may change
-_PASSING = (errno.EAGAIN, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EPIPE, errno.ENETUNREACH)
+_FORBIDDEN = (401, 403)
+_PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EPIPE, errno.ENETUNREACH)
 # Bases of what aiohttp and botocore raise where the network fails; not all of it is an OSError.
 _LOST = {"ClientConnectionError", "ClientPayloadError", "HTTPClientError", "ConnectionError"}
 _SAME = ("ETag", "etag", "md5", "crc32c", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -67,20 +67,12 @@ class Store:
         path = f"{base.rstrip('/')}/{file}"
         return StoreFile(f"{self.address}/{file}", lambda: system.open(path, "rb"))
 
-    def size(self, file: str) -> int:
-        """Bytes of one file; OSError as of `open`."""
-        return int(self._info(file).get("size") or 0)
-
-    def stamp(self, file: str) -> str:
-        """A text that changes when the file does: its size with the store's tag and time; OSError as of `open`."""
-        info = self._info(file)
-        known = ";".join(f"{key}={info[key]}" for key in _SAME if info.get(key))
-        return f"{info.get('size')}-{xxhash.xxh3_64_hexdigest(known.encode())}"
-
-    def _info(self, file: str) -> dict[str, Any]:
+    def stamp(self, file: str) -> tuple[int, str]:
+        """Bytes of one file, and the store's tag and time of it, as far as it has them; OSError as of `open`."""
         system, base = self._open_system()
         path = f"{base.rstrip('/')}/{file}"
-        return patiently(self.address, lambda: cast(dict[str, Any], system.info(path)))
+        info = patiently(self.address, lambda: cast(dict[str, Any], system.info(path)))
+        return int(info.get("size") or 0), ";".join(f"{key}={info[key]}" for key in _SAME if info.get(key))
 
     def _open_system(self) -> tuple[Any, str]:
         """fsspec's file system, which it keeps, and the folder's path in it."""
@@ -105,11 +97,11 @@ class StoreFile(io.RawIOBase):
     """
 
     def __init__(self, address: str, opener: Callable[[], Any]) -> None:
-        self.address, self._opener = address, opener
-        self._file = patiently(address, opener)
+        self.address = address
+        self._opener: Callable[[], Any] = lambda: _seekable(opener())
+        self._file: Any = patiently(address, self._opener)
         self._at = 0
         self.size = int(self._file.seek(0, io.SEEK_END))
-        self._file.seek(0)
         self.failure: Exception | None = None
 
     def readable(self) -> bool:
@@ -162,14 +154,17 @@ class StoreFile(io.RawIOBase):
 def patiently(address: str, ask: Callable[[], Result]) -> Result:
     """What `ask` gives; asked again where the network or the server failed for the moment.
 
-    Raises StoreError when it still fails after the last of WAITS_S; any other OSError at once, as it is.
+    Raises StoreError when it still fails after the last of WAITS_S, or where a protocol's package fails in its own
+    words; any other OSError at once, as it is, and PermissionError for what a server forbids.
     """
     for wait in (*WAITS_S, None):
         try:
             return ask()
         except Exception as error:
             if not _passing(error):
-                if isinstance(error, OSError):
+                if _status(error) in _FORBIDDEN:
+                    raise PermissionError(errno.EACCES, _said(error)) from None
+                if isinstance(error, OSError) or type(error).__module__ == "builtins":
                     raise
                 raise StoreError(f"{address}: {_said(error)}; look at the credentials in the environment") from None
             if wait is None:
@@ -190,8 +185,24 @@ def _passing(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, TimeoutError) or _LOST & {base.__name__ for base in type(error).__mro__}:
         return True
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    return status in _BUSY or (isinstance(error, OSError) and error.errno in _PASSING)
+    return _status(error) in _BUSY or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+def _status(error: Exception) -> object:
+    """HTTP's number of the answer, where the error is one."""
+    return getattr(error, "status", None) or getattr(error, "code", None)
+
+
+def _seekable(file: Any) -> Any:
+    """The open file, or its content where a web server gives no ranges; OSError for too much of that."""
+    try:
+        file.seek(0, io.SEEK_END)
+        return file
+    except ValueError:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"the server gives no ranges of a file of more than {MAX_FILE_BYTES:,} bytes")
+    return io.BytesIO(data)
 
 
 def _said(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from gfm.geopile.sources.dates import date_of_name
 from gfm.geopile.sources.folder import folder_of
 from gfm.geopile.sources.image_tile import image_tile
 from gfm.geopile.sources.member import ArchiveEnd, Member, Wanted, read_archive
-from gfm.geopile.sources.stamp import size_of, stamp
+from gfm.geopile.sources.stamp import stamp
 from gfm.geopile.sources.tile import Tile
 from gfm.imagery.image_file import ImageFile
 from gfm.imagery.raster import ImageError
@@ -43,7 +43,6 @@ __all__ = [
     "member_tile",
     "read_members",
     "read_tiles",
-    "size_of",
     "stamp",
     "tile_names",
 ]

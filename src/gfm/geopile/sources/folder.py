@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from gfm.errors import DataError
-from gfm.geopile.sources.beside import FileStatus, beside, statuses
 from gfm.imagery.image_file import ImageFile
 from gfm.imagery.raster import ImageError, check_bytes, file_head, open_scene, open_scene_stream, unreadable
 from gfm.imagery.store import Store, StoreFile, as_binary
 from gfm.params import Imagery, Source
+
+Stamp = tuple[str | int, ...]
+
+# What GDAL reads along with a GeoTIFF: `X.tif.ovr`, `X.tfw`.
+BESIDE = (".ovr", ".msk", ".aux.xml")
+WORLD = (".tfw", ".tifw", ".wld", ".aux.xml")
 
 
 class Folder(Protocol):
@@ -41,11 +46,8 @@ class Folder(Protocol):
     def scene(self, file: str, imagery: Imagery | None, overview: int | None = None) -> AbstractContextManager[Any]:
         """A scene, to be read by windows: as `raster.open_scene`."""
 
-    def size(self, file: str) -> int:
-        """Bytes of a file, or of the files in a folder; 0 where it cannot be told."""
-
-    def stamp(self, file: str) -> str:
-        """A text that changes when the file, or a file in the folder, does; ImageError where there is none."""
+    def stamp(self, file: str) -> Stamp:
+        """Bytes of a file (0 where it is not to be had), then what else changes when the file does."""
 
 
 @dataclass(frozen=True)
@@ -98,27 +100,21 @@ class DiskFolder:
     def scene(self, file: str, imagery: Imagery | None, overview: int | None = None) -> AbstractContextManager[Any]:
         return open_scene(self.root / file, imagery, overview)
 
-    def size(self, file: str) -> int:
-        try:
-            return sum(status.size for status in self._statuses(file))
-        except OSError:
-            return 0
-
-    def stamp(self, file: str) -> str:
+    def stamp(self, file: str) -> Stamp:
+        """Of sizes and times of change: of the file and what GDAL reads beside it; of a folder, of its files."""
         path = self.root / file
         try:
-            found = self._statuses(file)
-            found += [] if path.is_dir() else beside(path)
+            if path.is_dir():
+                inside = [(one.name, one.stat()) for one in sorted(path.iterdir()) if one.is_file()]
+                known = ((name, status.st_size, status.st_mtime_ns) for name, status in inside)
+                return sum(status.st_size for _, status in inside), *(part for parts in known for part in parts)
+            status = path.stat()
         except OSError as error:
-            raise unreadable(path, error) from None
-        return ";".join(f"{status.name}:{status.size}-{status.changed_ns}" for status in found)
-
-    def _statuses(self, file: str) -> list[FileStatus]:
-        path = self.root / file
-        if path.is_dir():
-            return statuses(path)
-        status = path.stat()
-        return [FileStatus(path.name, status.st_size, status.st_mtime_ns)]
+            return 0, str(error.strerror)
+        names = [f"{path.name}{end}" for end in BESIDE] + [f"{path.stem}{end}" for end in WORLD]
+        beside = [(name, _changed(path.with_name(name))) for name in names if path.suffix.lower() in (".tif", ".tiff")]
+        found = (part for name, changed in beside if changed for part in (name, *changed))
+        return status.st_size, status.st_mtime_ns, *found
 
 
 @dataclass(frozen=True)
@@ -177,17 +173,11 @@ class StoreFolder:
             for stream in opened:
                 stream.close()
 
-    def size(self, file: str) -> int:
-        try:
-            return self.store.size(file)
-        except OSError:
-            return 0
-
-    def stamp(self, file: str) -> str:
+    def stamp(self, file: str) -> Stamp:
         try:
             return self.store.stamp(file)
         except OSError as error:
-            raise unreadable(self.path(file), error) from None
+            return 0, str(error.strerror)
 
     def _open(self, file: str) -> StoreFile:
         if any(part in ("", ".", "..") for part in file.split("/")):  # on disk, and in lists, it would be another file
@@ -196,6 +186,14 @@ class StoreFolder:
             return self.store.open(file)
         except OSError as error:
             raise unreadable(self.path(file), error) from None
+
+
+def _changed(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def folder_of(source: Source, root: Path) -> Folder:

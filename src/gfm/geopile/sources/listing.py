@@ -36,8 +36,8 @@ def nothing_found(folder: Folder, source: str, wanted: str, archives: int = 0) -
     key = f"geopile.sources.{source}"
     fix = f"correct {key}.root or {key}.include"
     if archives:
-        files = "1 archive; it is" if archives == 1 else f"{archives} archives; they are"
-        fix = f"it holds {files} read as format: archive (or webdataset), or unpack what lies in there"
+        files, them = ("an archive", "it") if archives == 1 else (f"{archives} archives", "them")
+        fix = f"it holds {files}: declare format: archive (or webdataset), or unpack {them}"
     return DataError(f"{key}: {folder.shown} holds no file that matches {wanted}; {fix}")
 
 
