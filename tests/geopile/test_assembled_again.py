@@ -312,7 +312,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
     monkeypatch.setattr(findings, "PART_ROWS", 4)
     expected = site.assembled("packed", fresh=True)
     clear(done)
-    write = findings._write
+    write = findings.write_part
     written = 0
 
     def stop(*arguments: Any) -> None:
@@ -323,7 +323,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
         write(*arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(findings, "_write", stop)
+        context.setattr(findings, "write_part", stop)
         with pytest.raises(KeyboardInterrupt):
             site.assembled("packed")
     clear(done)
@@ -333,7 +333,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
 
 # Where a process is killed, as (module, function, call), and whether it is inside the call or after it.
 MOMENTS = {
-    "first pass": ("gfm.geopile.findings", "_write", 2),
+    "first pass": ("gfm.geopile.findings", "write_part", 2),
     "second pass, in a shard": ("gfm.geopile.shards", "ShardWriter.add", 30),
     "second pass, between file and note": ("gfm.geopile.cache", "Cache.keep", 9),
     "manifest": ("gfm.geopile.manifest", "ManifestWriter.add", 1),

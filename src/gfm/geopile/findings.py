@@ -86,7 +86,7 @@ def read_part(cache: Cache, name: str) -> Part | None:
 def read_parts(cache: Cache, unit: Unit) -> Iterator[Part]:
     """The parts of a unit that are known, without a gap, in their order."""
     number = 0
-    while (part := read_part(cache, _name(unit, number))) is not None:
+    while (part := read_part(cache, part_name(unit, number))) is not None:
         yield part
         if part.told.last:
             return
@@ -154,15 +154,16 @@ def inspect_units(params: Params, units: Sequence[tuple[Unit, Known]], cache: Ca
         ignored.update(findings.ignored)
         if last or len(rows) >= PART_ROWS:
             told.last, told.ignored = last, dict(ignored)
-            _write(cache, _name(unit, number), rows, told)
+            write_part(cache, part_name(unit, number), rows, told)
             rows, told, number, ignored = [], Told(members=told.members), number + 1, Counter()
 
 
-def _name(unit: Unit, number: int) -> str:
+def part_name(unit: Unit, number: int) -> str:
+    """The name of a unit's part in the cache."""
     return f"findings/{unit.key}-{number:05d}"
 
 
-def _write(cache: Cache, name: str, rows: Sequence[Row], told: Told) -> None:
+def write_part(cache: Cache, name: str, rows: Sequence[Row], told: Told) -> None:
     columns = {field: [getattr(row, field) for row in rows] for field in _FIELDS}
     for number, side in enumerate(Bounds._fields):
         columns[side] = [None if row.bounds is None else row.bounds[number] for row in rows]
