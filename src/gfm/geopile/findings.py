@@ -105,9 +105,11 @@ def rows_of(table: pa.Table, block_km: float) -> list[Row]:
     sides = zip(*(table[side].to_pylist() for side in Bounds._fields), strict=True)
     rows = []
     for row, corners in zip(values, sides, strict=True):
+        fields = dict(zip(_FIELDS, row, strict=True))
         bounds = None if corners[0] is None else Bounds(*corners)
-        place = {} if bounds is None else {"place": ground_block(bounds, block_km)}
-        rows.append(Row(**(dict(zip(_FIELDS, row, strict=True)) | place), bounds=bounds))
+        if bounds is not None:
+            fields["place"] = ground_block(bounds, block_km)
+        rows.append(Row(**fields, bounds=bounds))
     return rows
 
 
@@ -164,6 +166,7 @@ def part_name(unit: Unit, number: int) -> str:
 
 
 def write_part(cache: Cache, name: str, rows: Sequence[Row], told: Told) -> None:
+    """Remember a part."""
     columns = {field: [getattr(row, field) for row in rows] for field in _FIELDS}
     for number, side in enumerate(Bounds._fields):
         columns[side] = [None if row.bounds is None else row.bounds[number] for row in rows]

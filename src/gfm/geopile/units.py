@@ -157,8 +157,8 @@ def _names(source: Source, root: Path, file: str, tile_px: int, declared: str, c
 
 def _declared(params: Params, name: str) -> str:
     """All that findings of a source's files depend on, besides the files."""
-    source = params.geopile.sources[name].model_dump(mode="json", exclude=_OF_NO_MATTER)
-    geopile = params.geopile.model_dump(mode="json", exclude=_JUDGED_LATER)
+    source = params.geopile.sources[name].model_dump(exclude=_OF_NO_MATTER)
+    geopile = params.geopile.model_dump(exclude=_JUDGED_LATER)
     decoders = [version(library) for library in _DECODERS]
     return json.dumps([FORMAT, decoders, list(Row.__slots__), name, source, geopile])
 
@@ -168,16 +168,13 @@ def _stamp(root: Path, file: str) -> Stamp:
     path = root / file
     try:
         status = path.stat()
-    except OSError as error:
+        if stat.S_ISDIR(status.st_mode):
+            inside = _entries(path)
+            return file, sum(size for _, size, _ in inside), inside
+        beside = _beside(path.parent).get(path.stem, ()) if file.lower().endswith(RASTERS) else ()
+    except OSError as error:  # the first pass meets it too
         return file, 0, str(error.strerror)
-    if stat.S_ISDIR(status.st_mode):
-        return file, *_sum(_entries(path))
-    beside = _beside(path.parent).get(path.stem, ()) if file.lower().endswith(RASTERS) else ()
     return file, status.st_size, status.st_mtime_ns, *beside
-
-
-def _sum(entries: Sequence[tuple[str, int, int]]) -> tuple[object, ...]:
-    return sum(size for _, size, _ in entries), entries
 
 
 def _size(stamp: Stamp) -> int:
@@ -189,17 +186,18 @@ def _size(stamp: Stamp) -> int:
 def _beside(folder: Path) -> dict[str, tuple[Any, ...]]:
     """What GDAL may read along with a raster, by the raster's stem: world files, .aux.xml, .ovr, .msk."""
     found: dict[str, tuple[Any, ...]] = defaultdict(tuple)
-    for entry in _entries(folder):
-        if not entry[0].lower().endswith(PICTURES):
-            found[re.sub(r"(\.tiff?)?(\.aux)?\.[^.]*$", "", entry[0], flags=re.IGNORECASE)] += entry
+    for entry in _entries(folder, without=PICTURES):
+        found[re.sub(r"(\.tiff?)?(\.aux)?\.[^.]*$", "", entry[0], flags=re.IGNORECASE)] += entry
     return found
 
 
-def _entries(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a folder's files, sorted."""
+def _entries(folder: Path, without: tuple[str, ...] = ()) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a folder's files, sorted; `without` those of some suffixes."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if without and entry.name.lower().endswith(without):
+                continue
             try:
                 status = entry.stat()
             except OSError:  # a link to nothing
