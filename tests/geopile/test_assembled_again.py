@@ -21,8 +21,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import yaml
 from PIL import Image
+from rasterio.transform import from_origin
 
 from gfm.errors import DataError, GfmError
 from gfm.geopile import findings, stored_shards
@@ -99,8 +101,11 @@ class Site:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
         chosen = {name: SOURCES[name] | geopile.pop(name, {}) for name in names or SOURCES}
+        if scenes := geopile.pop("scenes", None):
+            chosen["scenes"] = scenes
+        splits = {"block_km": geopile.pop("block_km", 2.0)}
         with chdir(work):
-            assemble(Params.model_validate(raw_parameters(chosen, self.raw, **geopile)))
+            assemble(Params.model_validate({**raw_parameters(chosen, self.raw, **geopile), "splits": splits}))
             return digest(COLLECTION)
 
     def hollow(self, *names: str) -> None:
@@ -312,7 +317,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
     monkeypatch.setattr(findings, "PART_ROWS", 4)
     expected = site.assembled("packed", fresh=True)
     clear(done)
-    write = findings._write
+    write = findings.write_part
     written = 0
 
     def stop(*arguments: Any) -> None:
@@ -323,7 +328,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
         write(*arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(findings, "_write", stop)
+        context.setattr(findings, "write_part", stop)
         with pytest.raises(KeyboardInterrupt):
             site.assembled("packed")
     clear(done)
@@ -333,7 +338,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
 
 # Where a process is killed, as (module, function, call), and whether it is inside the call or after it.
 MOMENTS = {
-    "first pass": ("gfm.geopile.findings", "_write", 2),
+    "first pass": ("gfm.geopile.findings", "write_part", 2),
     "second pass, in a shard": ("gfm.geopile.shards", "ShardWriter.add", 30),
     "second pass, between file and note": ("gfm.geopile.cache", "Cache.keep", 9),
     "manifest": ("gfm.geopile.manifest", "ManifestWriter.add", 1),
@@ -431,3 +436,27 @@ def test_leaving_a_source_out_gives_what_an_assembly_without_it_gives(
         with (SHARDS / str(row.shard)).open("rb") as file:
             file.seek(row.offset)
             assert file.read(row.size)[:4] == b"\x89PNG"
+
+
+def test_settings_of_encoder_and_ground_and_a_file_beside_a_scene_touch_what_they_are_about(
+    site: Site, done: dict[str, list[str]]
+) -> None:
+    scene = {"scenes": {"format": "scenes"}}
+    (site.raw / "scenes").mkdir()
+    place = {"crs": "EPSG:32633", "transform": from_origin(500000, 5500000, 10, 10)}
+    profile = {"driver": "GTiff", "width": 128, "height": 64, "count": 3, "dtype": "uint8", **place}
+    with rasterio.open(site.raw / "scenes/a.tif", "w", **profile) as file:
+        file.write(np.moveaxis(np.hstack([picture(301, 64), picture(302, 64)]), -1, 0))
+    expected = site.assembled("first", fresh=True, tile_px=64, jpeg_quality=70, **scene)
+    site.assembled("first", tile_px=64, **scene)
+    site.hollow("first")
+    clear(done)
+    assert site.assembled("first", tile_px=64, jpeg_quality=70, **scene) == expected
+    assert done == {"decoded": [], "encoded": ["scenes/a.tif#0,0", "scenes/a.tif#64,0"]}
+    clear(done)
+    site.assembled("first", tile_px=64, jpeg_quality=70, block_km=0.3, **scene)
+    assert done == {"decoded": [], "encoded": []}
+    assert pd.read_parquet(MANIFEST)["place"].str.startswith("ground-0.3km").sum() == 2
+    (site.raw / "scenes/a.tif.aux.xml").write_text("<PAMDataset/>")
+    site.assembled("first", tile_px=64, jpeg_quality=70, block_km=0.3, **scene)
+    assert done == {"decoded": ["scenes/a.tif"], "encoded": []}

@@ -71,7 +71,7 @@ def assemble(params: Params) -> None:
         write_shards(params, lacking, catalogue, cache, _worth(params, on_workers, len(images), size))
         places = place_shards(shards, catalogue, cache, folder / SHARDS.name)
 
-        _write_manifests(params, folder, catalogue, places, choice)
+        write_manifests(params, folder, catalogue, places, choice)
         write_quarantine(folder / "quarantine.csv", met.refusals)
         write_dropped(folder / "dropped.csv", dropped(params, catalogue, choice))
         summary = summarise(params, listing.listed, catalogue, met, choice)
@@ -115,7 +115,7 @@ def _worth(params: Params, on_workers: OrderedMap, files: int, size: int) -> Ord
     return on_workers
 
 
-def _write_manifests(params: Params, folder: Path, catalogue: Catalogue, places: Places, choice: Choice) -> None:
+def write_manifests(params: Params, folder: Path, catalogue: Catalogue, places: Places, choice: Choice) -> None:
     """The manifest, and one for each source left out, in one reading of the rows."""
     licences = {name: source.licence for name, source in params.geopile.sources.items()}
     manifests = {MANIFEST: choice.kept, **{manifest_without(name): images for name, images in choice.without.items()}}

@@ -155,7 +155,9 @@ def read_catalogue(params: Params, units: Sequence[Unit], cache: Cache) -> tuple
     together = pa.chunked_array(ids)
     seen = pc.sort_indices(together).to_numpy().astype(np.int64)
     ordered = together.take(pa.array(seen)).combine_chunks()
-    return Catalogue(ordered, np.concatenate(entries)[seen], seen, reasons, units, reader), met
+    whole = np.concatenate(entries)
+    entries.clear()  # three copies are more than needed
+    return Catalogue(ordered, whole[seen], seen, reasons, units, reader), met
 
 
 def _entries(

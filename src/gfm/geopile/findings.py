@@ -86,7 +86,7 @@ def read_part(cache: Cache, name: str) -> Part | None:
 def read_parts(cache: Cache, unit: Unit) -> Iterator[Part]:
     """The parts of a unit that are known, without a gap, in their order."""
     number = 0
-    while (part := read_part(cache, _name(unit, number))) is not None:
+    while (part := read_part(cache, part_name(unit, number))) is not None:
         yield part
         if part.told.last:
             return
@@ -105,9 +105,11 @@ def rows_of(table: pa.Table, block_km: float) -> list[Row]:
     sides = zip(*(table[side].to_pylist() for side in Bounds._fields), strict=True)
     rows = []
     for row, corners in zip(values, sides, strict=True):
+        fields = dict(zip(_FIELDS, row, strict=True))
         bounds = None if corners[0] is None else Bounds(*corners)
-        place = {} if bounds is None else {"place": ground_block(bounds, block_km)}
-        rows.append(Row(**(dict(zip(_FIELDS, row, strict=True)) | place), bounds=bounds))
+        if bounds is not None:
+            fields["place"] = ground_block(bounds, block_km)
+        rows.append(Row(**fields, bounds=bounds))
     return rows
 
 
@@ -154,15 +156,17 @@ def inspect_units(params: Params, units: Sequence[tuple[Unit, Known]], cache: Ca
         ignored.update(findings.ignored)
         if last or len(rows) >= PART_ROWS:
             told.last, told.ignored = last, dict(ignored)
-            _write(cache, _name(unit, number), rows, told)
+            write_part(cache, part_name(unit, number), rows, told)
             rows, told, number, ignored = [], Told(members=told.members), number + 1, Counter()
 
 
-def _name(unit: Unit, number: int) -> str:
+def part_name(unit: Unit, number: int) -> str:
+    """The name of a unit's part in the cache."""
     return f"findings/{unit.key}-{number:05d}"
 
 
-def _write(cache: Cache, name: str, rows: Sequence[Row], told: Told) -> None:
+def write_part(cache: Cache, name: str, rows: Sequence[Row], told: Told) -> None:
+    """Remember a part."""
     columns = {field: [getattr(row, field) for row in rows] for field in _FIELDS}
     for number, side in enumerate(Bounds._fields):
         columns[side] = [None if row.bounds is None else row.bounds[number] for row in rows]

@@ -72,9 +72,12 @@ class ManifestWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._file:
-            if error is None:
-                self._writer.add_key_value_metadata({"geo": self._extent.geo()})
-                self._writer.close()
+            try:
+                if error is None:
+                    self._writer.add_key_value_metadata({"geo": self._extent.geo()})
+                    self._writer.close()
+            finally:
+                self._writer.is_open = False  # or its destructor writes once more, into a closed file
 
     def add(self, rows: Sequence[Row], places: Sequence[Place]) -> None:
         """Append rows (sorted by id, also from call to call) with their places in the shards."""

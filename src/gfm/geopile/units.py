@@ -160,8 +160,8 @@ def _names(source: Source, root: Path, file: str, tile_px: int, declared: str, c
 
 def _declared(params: Params, name: str) -> str:
     """All that findings of a source's files depend on, besides the files."""
-    source = params.geopile.sources[name].model_dump(mode="json", exclude=_OF_NO_MATTER)
-    geopile = params.geopile.model_dump(mode="json", exclude=_JUDGED_LATER)
+    source = params.geopile.sources[name].model_dump(exclude=_OF_NO_MATTER)
+    geopile = params.geopile.model_dump(exclude=_JUDGED_LATER)
     decoders = [version(library) for library in _DECODERS]
     return json.dumps([FORMAT, decoders, list(Row.__slots__), name, source, geopile])
 
