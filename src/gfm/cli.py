@@ -214,10 +214,10 @@ def embed(
     params: ParamsFile = DEFAULT,
 ) -> None:
     """Show the collection as an encoder sees it: a scatter of its images, their diversity, and which repeat others."""
+    loaded = _load(params)
     from gfm.evaluation.embedding import describe_embedding
     from gfm.pretraining.embed import embed
 
-    loaded = _load(params)
     embed(loaded, name)
     describe_embedding(loaded, name)
 

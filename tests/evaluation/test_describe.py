@@ -80,10 +80,12 @@ class Collection:
     def write(self) -> Params:
         (COLLECTION / "shards").mkdir(parents=True, exist_ok=True)
         (COLLECTION / "shards/00000.tar").write_bytes(self.data)
-        columns = ["id", "source", "label", "gsd_m", "date", "entropy_bits", "contrast", "sharpness"]
+        columns = ["id", "source", "label", "gsd_m", "date", "entropy_bits", "contrast", "sharpness", "cloud_share"]
         columns += ["shard", "offset", "size", "west", "south", "east", "north"]
         table = pd.DataFrame(self.rows, columns=columns)
-        floats = dict.fromkeys(("gsd_m", "entropy_bits", "contrast", "sharpness", *columns[-4:]), "float64")
+        floats = dict.fromkeys(
+            ("gsd_m", "entropy_bits", "contrast", "sharpness", "cloud_share", *columns[-4:]), "float64"
+        )
         table = table.astype(floats | {"offset": "int64", "size": "int64"})
         table.to_parquet(MANIFEST, index=False)
         counts = {}
@@ -153,6 +155,14 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_clouds_are_drawn_where_a_mask_said_something(collection: Callable[..., Collection]) -> None:
+    made = collection("aerial", "satellite")
+    made.add("aerial")
+    assert "clouds" not in described(made)[2]
+    made.add("satellite", cloud_share=0.3)
+    assert "clouds" in described(made)[2]
 
 
 def test_the_numbers_of_each_source_are_those_of_its_images(collection: Callable[..., Collection]) -> None:

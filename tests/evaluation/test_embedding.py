@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,12 +24,12 @@ from gfm.evaluation.embedding_facts import (
     unit_rows,
     vendi_score,
 )
-from gfm.layout import COLLECTION, EMBEDDINGS, MANIFEST
+from gfm.layout import COLLECTION, EMBEDDING_REPORTS, EMBEDDINGS, MANIFEST
 from gfm.params import Params
 from gfm.tracking.provenance import data_version
 
 OUT = EMBEDDINGS / "teacher"
-REPORT = Path("reports/embeddings/teacher")
+REPORT = EMBEDDING_REPORTS / "teacher"
 
 
 def drawn(seed: int, count: int, channels: int) -> np.ndarray:
@@ -130,6 +131,14 @@ def test_the_page_shows_the_scatter_the_numbers_and_the_pairs_that_repeat(params
     first = (REPORT / "report.html").read_bytes()
     describe_embedding(params, "teacher")
     assert (REPORT / "report.html").read_bytes() == first
+
+
+def test_the_stage_is_not_there_until_a_parameter_names_an_encoder() -> None:
+    root = Path(__file__).parents[2]
+    stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["embed"]
+    assert stage["matrix"] == {"name": "${embeddings}"}
+    assert stage["outs"] == [f"{folder}/${{item.name}}" for folder in (EMBEDDINGS, EMBEDDING_REPORTS)]
+    assert yaml.safe_load((root / "params.yaml").read_text())["embeddings"] == {}
 
 
 def test_an_embedding_of_another_collection_is_refused(params: Params) -> None:

@@ -17,6 +17,7 @@ from gfm.pretraining.collection import COLUMNS, Rows
 from gfm.pretraining.job import Job
 from gfm.pretraining.repeats import find_repeats
 from gfm.pretraining.run import pretrain
+from gfm.pretraining.teacher_cache import FOLDER
 
 GFM = Path("models/encoders/gfm")
 
@@ -97,3 +98,13 @@ def test_a_resumed_training_reads_the_same_images_without_the_teacher_looking_ag
     again = Job.prepare(params, "gfm")
     assert again.repeats == first.repeats
     assert again.train.table.equals(first.train.table)
+
+
+def test_cached_features_are_those_of_the_images_that_are_left(teacher, make_params) -> None:
+    """Two pretrainings of one collection share cached features only where they read the same images."""
+    runs = {"recipe": "gfm", "cached_crops": 1, "epochs": 1, "batch_size": 1}
+    pretrain(make_params(pretrain=runs), "gfm")
+    pretrain(make_params(pretrain=runs | {"duplicate_cosine": 0.5}), "gfm")
+    sizes = {len(pa.ipc.open_file(str(path)).read_all()) for path in FOLDER.rglob("0/*.arrow")}
+    left_out = len((GFM / "duplicates.csv").read_text().splitlines()) - 1
+    assert left_out and sizes == {16, 16 - left_out}

@@ -105,6 +105,11 @@ def draw_collection(quality: Quality, described: Described, manifest: pd.DataFra
         drawn["measures"].append(
             draw("gsd", "Resolution", told, _distributions(resolutions, label, colours, True, 0.0, spans))
         )
+    clouds = {name: own["cloud_share"].dropna().to_numpy(dtype=float) for name, own in rows.items()}
+    clouds = {name: values for name, values in clouds.items() if len(values)}
+    if clouds:
+        label, limit = "share of cloudy pixels", quality.max_cloud_share or 0.0
+        drawn["measures"].append(draw("clouds", "Clouds", note, _distributions(clouds, label, colours, False, limit)))
     for source in facts.sources:
         if source.classes:
             drawn["classes"].append(

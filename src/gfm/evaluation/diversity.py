@@ -14,7 +14,7 @@ from gfm.evaluation.collection import SourceCounts
 from gfm.params import Params
 
 MEASURES = ("entropy_bits", "contrast", "sharpness")
-COLUMNS = ("id", "source", "label", "gsd_m", "date", "west", "south", "east", "north", *MEASURES)
+COLUMNS = ("id", "source", "label", "gsd_m", "cloud_share", "date", "west", "south", "east", "north", *MEASURES)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +133,8 @@ def _draw(facts: EmbeddingFacts, embedded: Embedded, params: Params) -> list[Dra
     note = f"the {DRAWN_SOURCES} largest of {len(facts.sources)} sources" if len(facts.sources) > len(largest) else ""
     shown = [source for source in facts.sources if source in largest]
     points = {source.name: facts.components[embedded.sources == source.name] for source in shown}
-    drawn = [
-        draw("scatter", "Images by their two principal components", note, partial(_scatter, facts, points, colours))
-    ]
+    title = "Images by their two principal components"
+    drawn = [draw("scatter", title, note, lambda theme: figures.scatter(points, facts.explained, colours, theme))]
     nearest = {source.name: source.nearest for source in shown if len(source.nearest)}
     if nearest:
         limit = embedded.summary["duplicate_cosine"] or 0.0
@@ -151,10 +149,6 @@ def _draw(facts: EmbeddingFacts, embedded: Embedded, params: Params) -> list[Dra
             )
         )
     return drawn
-
-
-def _scatter(facts: EmbeddingFacts, points: dict[str, Any], colours: dict[str, str], theme: Any) -> bytes:
-    return figures.scatter(points, facts.explained, colours, theme)
 
 
 def _draw_pairs(folder: Path, embedded: Embedded) -> str | None:

@@ -19,6 +19,8 @@ _STYLE = """<style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #24292f; }
 table { border-collapse: collapse; width: 100%; } td, th { border-bottom: 1px solid #d8dee4; padding: .35rem .6rem;
 text-align: left; vertical-align: top; overflow-wrap: anywhere; } .collapse { display: block; }
+.fa-check-circle::before { content: "✓"; color: #1a7f37; } .fa-times::before { content: "✗"; color: #b3261e; }
+.fa-exclamation-triangle::before { content: "!"; color: #b3261e; } button, .navbar { display: none; }
 </style>"""
 
 

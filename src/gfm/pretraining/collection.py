@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from gfm import layout
 from gfm.errors import DataError
@@ -50,6 +51,13 @@ class Rows:
     def where(self, keep: Sequence[bool]) -> Rows:
         """The rows for which `keep` is true."""
         return Rows(self.table.filter(pa.array(keep, pa.bool_())))
+
+    def fingerprint(self) -> str:
+        """A hash of which images these are, and of their order."""
+        digest = xxhash.xxh3_64()
+        for identity in self.table["id"].to_pylist():
+            digest.update(f"{identity}\n".encode())
+        return str(digest.hexdigest())
 
     def licences(self) -> dict[str, tuple[str, int]]:
         """For every source: its licence and its number of images."""

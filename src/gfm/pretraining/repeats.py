@@ -43,7 +43,7 @@ def find_repeats(rows: Rows, features: Tensor, sources: Sequence[str], cosine: f
     order = {source: number for number, source in enumerate(sources)}
     columns = (table[name].to_pylist() for name in ("id", "source", "label", "width", "height"))
     keys = [
-        preference(label=label, width=width, height=height, source=order[source], identity=identity)
+        preference(label=label, width=width, height=height, source=order.get(source, len(order)), identity=identity)
         for identity, source, label, width, height in zip(*columns, strict=True)
     ]
     ranked = sorted(range(len(keys)), key=keys.__getitem__)

@@ -114,6 +114,7 @@ def fill_cache(
     whole = {
         "belongs": dict(belongs),
         "split": split,
+        "rows": dataset.rows.fingerprint(),  # a feature is found by its row, and a pretraining may leave rows out
         "crop": dataset.crop.model_dump(mode="json"),
         "px": dataset.px,
         "seed": dataset.seed,
