@@ -93,10 +93,10 @@ def find_leaks(
 
 
 def _same_pixels(images: npt.NDArray[np.object_], samples: npt.NDArray[np.object_]) -> list[tuple[int, int]]:
-    by_hash: dict[str, list[int]] = {}
-    for position, value in enumerate(images):
+    by_hash: dict[str, list[int]] = {}  # of the samples, which are few beside the images
+    for position, value in enumerate(samples):
         by_hash.setdefault(value, []).append(position)
-    return [(image, entry) for entry, value in enumerate(samples) for image in by_hash.get(value, ())]
+    return [(image, entry) for image, value in enumerate(images) for entry in by_hash.get(value, ())]
 
 
 def _samples(columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> Table:
@@ -113,5 +113,5 @@ def _samples(columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> Table
 
 def _bounds(columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> npt.NDArray[np.float64]:
     sides = ("west", "south", "east", "north")
-    values = [[columns[side][row] for side in sides] for row in rows]
-    return np.asarray(values, np.float64).reshape(-1, 4)  # None becomes NaN
+    whole = np.column_stack([np.asarray(columns[side], np.float64) for side in sides])  # None becomes NaN
+    return np.asarray(whole[np.asarray(rows, np.int64)])

@@ -22,8 +22,8 @@ _PAIRS_AT_ONCE = 1 << 22  # candidate pairs held in memory
 def words(hashes: Sequence[Sequence[str]]) -> Words:
     """Hex hashes as (N, variants) 64-bit words."""
     variants = len(hashes[0]) if hashes else 1
-    packed = [int(value, 16) for variants_of_one in hashes for value in variants_of_one]
-    return np.asarray(packed, np.uint64).reshape(len(hashes), variants)
+    packed = (int(value, 16) for variants_of_one in hashes for value in variants_of_one)
+    return np.fromiter(packed, np.uint64).reshape(len(hashes), variants)
 
 
 def telling(hashes: Words) -> npt.NDArray[np.bool_]:

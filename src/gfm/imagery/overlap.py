@@ -11,6 +11,7 @@ from gfm.imagery.footprint import FULL_TURN, Corners
 
 # Degrees (about 0.1 m) by which footprints must overlap in both directions: tile edges that touch carry rounding noise.
 OVERLAP_DEG = 1e-6
+_AT_ONCE = 65536  # images
 
 Pairs = npt.NDArray[np.int64]
 Boxes = npt.NDArray[np.float64]
@@ -28,8 +29,12 @@ def overlapping(images: Boxes, samples: Boxes) -> Pairs:
     sample_at, sample_boxes = _boxes(samples)
     if not len(image_at) or not len(sample_at):
         return np.empty((0, 2), np.int64)
-    tree = shapely.STRtree(shapely.box(*image_boxes.T))
-    sample, image = tree.query(shapely.box(*sample_boxes.T))
+    tree = shapely.STRtree(shapely.box(*sample_boxes.T))
+    found = []
+    for start in range(0, len(image_boxes), _AT_ONCE):  # a million outlines at once would be half a gigabyte
+        near, sample = tree.query(shapely.box(*image_boxes[start : start + _AT_ONCE].T))
+        found.append((near + start, sample))
+    image, sample = (np.concatenate(part) for part in zip(*found, strict=True))
     a, b = image_boxes[image], sample_boxes[sample]
     across = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
     along = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])

@@ -62,9 +62,9 @@ class Rows:
     def licences(self) -> dict[str, tuple[str, int]]:
         """For every source: its licence and its number of images."""
         found: dict[str, tuple[str, int]] = {}
-        pairs = zip(self.table["source"].to_pylist(), self.table["licence"].to_pylist(), strict=True)
-        for source, licence in pairs:
-            found[source] = (licence, found.get(source, ("", 0))[1] + 1)
+        for row in self.table.group_by(["source", "licence"]).aggregate([([], "count_all")]).to_pylist():
+            before = found.get(row["source"], ("", 0))[1]
+            found[row["source"]] = (row["licence"], before + row["count_all"])
         return dict(sorted(found.items()))
 
 

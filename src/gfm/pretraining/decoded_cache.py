@@ -32,6 +32,7 @@ from gfm.imagery.shard_reader import ShardReader, decode_image
 from gfm.imagery.store_size import fitted, fitted_size
 from gfm.output_file import write_whole
 from gfm.pretraining.collection import Rows
+from gfm.pretraining.data import SHARDS
 from gfm.pretraining.trainer import CHECKPOINTS, Processes
 from gfm.progress import say, track
 from gfm.tracking.provenance import data_version
@@ -134,11 +135,12 @@ class DecodedCache:
         if processes.rank == 0:
             _remove_stale()
             self._check_room(missing)
-        write_whole(self.folder / KEY_FILE, json.dumps({"belongs": _belongs()}))
+            write_whole(self.folder / KEY_FILE, json.dumps({"belongs": _belongs()}))
+        self.folder.mkdir(parents=True, exist_ok=True)
         own = missing[processes.rank :: processes.count]
         with ThreadPoolExecutor(max(threads, 1)) as pool:
             # Then all, to wait for the blocks of others and to make those of others that died.
-            for block in track([*own, *missing], f"decoding {len(self.sizes)} images", unit="blocks"):
+            for block in track(list(dict.fromkeys([*own, *missing])), "decoding images", unit="blocks"):
                 with _only_writer(_path(self.folder, block)) as unfinished:
                     if unfinished is not None:
                         self._write(unfinished, block, pool)
@@ -159,7 +161,7 @@ class DecodedCache:
     def _write(self, path: Path, block: int, pool: ThreadPoolExecutor) -> None:
         numbers = range(block * BLOCK, min((block + 1) * BLOCK, len(self.sizes)))
         starts = _starts(self.sizes, self.bands)
-        reader = ShardReader(layout.COLLECTION / "shards")
+        reader = ShardReader(SHARDS)
         with path.open("r+b") as file:
             try:
                 # Real room, not a hole: writing to a mapped file on a full disk would kill the process.
