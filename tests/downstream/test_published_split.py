@@ -46,6 +46,13 @@ def test_without_them_the_split_is_made_by_place_and_that_is_said(merced):
     assert code == 0 and "split by place" in printed
 
 
+def test_files_of_another_set_beside_this_one_say_nothing(merced):
+    for part in ("train", "val", "test"):
+        (merced.raw / f"uc_merced-{part}.txt").write_text("airplane00.tif\n" if part == "train" else "")
+    code, printed = merced.gfm("index")
+    assert code == 0 and "split by place" in printed and merced.quarantined() == {}
+
+
 def test_a_missing_file_of_the_three_and_an_image_in_two_are_errors(merced):
     _write(merced, train=_names(0, 3), val=_names(1))
     code, printed = merced.gfm("index")

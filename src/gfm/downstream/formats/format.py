@@ -52,10 +52,9 @@ class TaskFormat(ABC, Generic[Data]):
         """Everything under root in sorted order, and the files that have no counterpart."""
         found: list[Scene] = []
         refused: list[Refused] = []
+        items = list(self._scenes())
         published = self.published_split()
-        for item in self._scenes():
-            if published is not None and isinstance(item, Scene):
-                item = published.given(item)
+        for item in items if published is None else published.given(items):
             if isinstance(item, Refused):
                 refused.append(Refused(readable_name(item.file), readable_name(item.reason)))
             elif unnameable := [file for file in _files(item) if readable_name(file) != file]:

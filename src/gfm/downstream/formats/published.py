@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -22,12 +22,24 @@ class PublishedSplit:
     parts: Mapping[str, Part]
     source: str
 
-    def given(self, scene: Scene) -> Scene | Refused:
-        """The scene with its part, by the last name of its id."""
-        part = self.parts.get(PurePosixPath(scene.id).name) or self.parts.get(PurePosixPath(scene.id).stem)
-        if part is None:
-            return Refused(scene.inputs[0][0], f"stands in no part of the published split ({self.source})")
-        return replace(scene, part=part)
+    def given(self, items: Sequence[Scene | Refused]) -> list[Scene | Refused]:
+        """Scenes with their parts, those without one refused; unchanged where the files know none of them.
+
+        Files that know none were published with another data set, which lies beside this one.
+        """
+        parts = [self._part(item) if isinstance(item, Scene) else None for item in items]
+        if not any(parts):
+            return list(items)
+        why = f"stands in no part of the published split ({self.source})"
+        return [
+            item if isinstance(item, Refused) else replace(item, part=part) if part else Refused(item.inputs[0][0], why)
+            for item, part in zip(items, parts, strict=True)
+        ]
+
+    def _part(self, scene: Scene) -> Part | None:
+        """By the last name of its id."""
+        name = PurePosixPath(scene.id)
+        return self.parts.get(name.name) or self.parts.get(name.stem)
 
 
 def uc_merced_split(root: Path, raw: Path) -> PublishedSplit | None:
