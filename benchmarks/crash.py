@@ -166,7 +166,7 @@ class Crash:
         for need in stage.needs:
             done = run(prepared, need)
             if done:
-                sys.exit(f"the toy workspace's stage {need} failed:\n{done[-3000:]}")
+                sys.exit(f"the toy workspace's stage {need} failed: {done}")
         self.prepared = prepared
         if not (room.folder / "raw").exists():
             shutil.copytree(prepared.parent / "raw", room.folder / "raw")
@@ -208,7 +208,10 @@ class Crash:
         process = begin(self.work, self.stage.name, trial)
         try:
             if kind == "disk":
-                process.wait(LONGEST_S)
+                try:
+                    process.wait(LONGEST_S)
+                except subprocess.TimeoutExpired:
+                    return f"still running after {LONGEST_S:g} s on the full disk: {last_lines(log_of(self.work))}"
                 tally.hit += process.returncode != 0
             else:
                 self._wait(process, share)
@@ -230,7 +233,7 @@ class Crash:
             return f"{torn[0]} is not whole under its final name"
         output = run(self.work, self.stage.name)
         if output:
-            return f"the next dvc repro failed: {' / '.join(output.strip().splitlines()[-4:])}"
+            return f"the next dvc repro failed: {output}"
         files = self._files()
         other = sorted(name for name in self.reference.keys() | files if self.reference.get(name) != files.get(name))
         if other:
@@ -302,10 +305,20 @@ def log_of(folder: Path) -> Path:
 
 
 def run(folder: Path, stage: str) -> str:
-    """`dvc repro` of a stage to its end; what it said where it failed, else an empty string."""
-    code = begin(folder, stage, "next").wait(LONGEST_S)
-    said = log_of(folder).read_text(errors="replace")
-    return "" if code == 0 else said or f"exit code {code}"
+    """`dvc repro` of a stage to its end; how it failed, or an empty string."""
+    process = begin(folder, stage, "next")
+    try:
+        code = process.wait(LONGEST_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"still running after {LONGEST_S:g} s: {last_lines(log_of(folder))}"
+    return "" if code == 0 else f"exit code {code}: {last_lines(log_of(folder))}"
+
+
+def last_lines(log: Path) -> str:
+    """The end of a command's output, on one line."""
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-4:])
 
 
 def hit(trial: str, process: subprocess.Popen[bytes], target: str, number: signal.Signals) -> None:

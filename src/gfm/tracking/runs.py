@@ -100,7 +100,7 @@ class RecordedRun(Run):
     def energy(self, energy: Energy) -> None:
         values = energy.as_dict()
         figures = {name: values.pop(name) for name in FIGURES}
-        self.metrics({name: value for name, value in figures.items() if isinstance(value, float)})
+        self.metrics({name: value for name, value in figures.items() if isinstance(value, int | float)})
         self.tags({f"energy.{name}": value for name, value in values.items()})
 
     def settings(self, values: Mapping[str, Any]) -> None:
