@@ -29,7 +29,11 @@ from gfm.tracking.provenance import run_of
 from gfm.tracking.runs import ENCODER_TAG, Run, child_run
 
 # Of a task's settings: what a trial's score does not depend on. Learning rate and batch size are what is tried.
-INDIFFERENT: dict[str, Any] = {"too_small": True, "search": {"trials"}, "finetune": {"seeds", "workers"}}
+INDIFFERENT: dict[str, Any] = {
+    **dict.fromkeys(("too_small", "variant_of", "geobench2"), True),
+    "search": {"trials"},
+    "finetune": {"seeds", "workers"},
+}
 RANDOM_TRIALS = 5  # before TPE has enough to go by; Optuna's own 10 would be most of a budget of 16
 DIGITS = 3  # of a learning rate
 

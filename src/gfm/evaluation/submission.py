@@ -96,6 +96,8 @@ def _rows(params: Params, task: Task, run: TaskRun) -> pd.DataFrame:
         )
     dataset, settings = task.geobench2.dataset, task.finetune
     schedule = settings.full.schedule
+    search = run.record.get("search") or {}  # what it found takes the place of what was declared
+    declared = settings.lr if schedule is None else schedule.base_lr
     columns: dict[str, Any] = {
         DATASET: dataset,
         METRIC: theirs,
@@ -107,15 +109,15 @@ def _rows(params: Params, task: Task, run: TaskRun) -> pd.DataFrame:
         "experiment_id": 0,
         "experiment_name": params.tracking.experiment,
         "index": 0,
-        "batch_size": settings.batch_size,
-        "lr": settings.lr if schedule is None else schedule.base_lr,
+        "batch_size": search.get("batch_size", settings.batch_size),
+        "lr": search.get("lr", declared),
         "decoder": "linear" if task.labels_images else "PyramidDecoder",
         MODEL: run.model,
         "early_stop_patience": np.nan,  # the best epoch of a fixed number is taken
-        "n_trials": 1,
+        "n_trials": search.get("trials", 1),
         "partition_name": "default",
         "data_percentages": 100,
-        "batch_size_selection": "Fixed",
+        "batch_size_selection": "HPO" if search else "Fixed",
         "weight_decay": settings.weight_decay,
         "partition name": "100%",
         "frozen_or_full_ft": BOARDS[settings.mode],

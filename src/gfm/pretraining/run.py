@@ -20,7 +20,7 @@ from gfm.pretraining.data import VALIDATION_EPOCH, FixedBatches, make_loader
 from gfm.pretraining.ema import WeightAverage
 from gfm.pretraining.finished import write_finished
 from gfm.pretraining.history import Row, numbers
-from gfm.pretraining.job import Job, data_hashes, teacher_version
+from gfm.pretraining.job import Job, data_hashes, source_weights, teacher_version
 from gfm.pretraining.neighbours import GALLERY, QUERIES, draw_neighbours, spaced
 from gfm.pretraining.networks import load_networks
 from gfm.pretraining.pictures import draw_reconstructions
@@ -243,7 +243,10 @@ def _draw(job: Job, recipe: Recipe, encoder: Encoder, trainer: Trainer, folder: 
 def _settings(params: Params, job: Job) -> dict[str, Any]:
     """What tells this pretraining from others: its section, the student, and the sources of its images."""
     student = params.student.model_dump(mode="json")
-    return {**job.run.model_dump(mode="json"), "student": student, "sources": list(job.train.licences())}
+    run = job.run.model_dump(mode="json", exclude={"without"})  # `sources` says it, whichever way they came to be
+    weights = source_weights(params)
+    uneven = {"weights": weights} if len(set(weights.values())) > 1 else {}
+    return {**run, **uneven, "student": student, "sources": list(job.train.licences())}
 
 
 def _method(job: Job, recipe: Recipe) -> str:
