@@ -21,8 +21,9 @@ from gfm.geopile.quarantine import Refusal
 from gfm.geopile.row import Row
 from gfm.geopile.shards import JPEG_MAX_SIDE, encode
 from gfm.geopile.sources import ArchiveEnd, Member, Tile, is_archive, member_tile, read_tiles
+from gfm.geopile.sources.folder import folder_of
 from gfm.imagery.footprint import ground_block
-from gfm.imagery.hashing import dhash, pixel_hash
+from gfm.imagery.hashing import dhash, grey, pixel_hash
 from gfm.imagery.pictures import is_jpeg, is_png
 from gfm.imagery.raster import NOT_UTF8, Array, ImageError, nodata_mask, readable_name, to_uint8
 from gfm.imagery.store_size import coarser, fitted, fitted_size
@@ -157,6 +158,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
     else:  # neighbouring tiles share their ground: without coordinates the whole scene is one place
         place = f"{job.source}/{job.file if tile.whole is None else tile.name}"
     own = _original(tile, image, params.geopile.store_px)
+    levels = grey(image)[..., np.newaxis]  # once for all that is measured on it
     return Row(
         id=f"{job.source}/{tile.name}",
         source=job.source,
@@ -169,11 +171,11 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         gsd_m=None if tile.gsd_m is None else round(tile.gsd_m * image.shape[1] / width, 4),
         crs=tile.crs,
         date=tile.date,
-        **measure(image, nodata)._asdict(),
+        **measure(levels, nodata)._asdict(),
         nodata_share=round(float(nodata.mean()), 4),
         cloud_share=None if tile.cloud is None else round(float(tile.cloud.mean()), 4),
         pixel_hash=pixel_hash(image),
-        dhash=dhash(image),
+        dhash=dhash(levels),
         bounds=tile.bounds,
         own_size=len(own[0]) if own else None,
         own_hash=_hash(own),
@@ -187,6 +189,8 @@ def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
     wanted = {tile_name_of(image.row): image.row for image in images}
     found: dict[str, Encoded] = {}
     try:
+        if all(image.row.own_hash is not None for image in images):
+            return [_own_bytes(params, image) for image in images]
         for tile in _tiles_again(params, images, frozenset(wanted)):
             row = wanted[tile.name]
             image = to_uint8(tile.pixels, source.imagery, source.stored_bands(geopile.bands))
@@ -201,6 +205,20 @@ def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
             f"{error.path}: {error.reason}, after it had been read once; run `gfm assemble` again", images[0].row.id
         ) from None
     return [found[name] for name in wanted]
+
+
+def _own_bytes(params: Params, image: Kept) -> Encoded:
+    """The image as its file holds it; ImageError where that has changed. Equal bytes need no decoding to know them."""
+    row = image.row
+    if image.member is not None:
+        data = image.member.data or b""
+    else:
+        source = params.geopile.sources[row.source]
+        folder = folder_of(source, params.paths.raw.path / source.root)
+        data = folder.image(file_of(source, row)).encoded()
+    if xxhash.xxh3_128_hexdigest(data) != row.own_hash:
+        raise ImageError(params.paths.raw.path / row.file, "changed while the collection was being built")
+    return Encoded(row.id, data, ".jpg" if is_jpeg(data) else ".png")
 
 
 def _tiles_again(params: Params, images: Sequence[Kept], names: frozenset[str]) -> Iterator[Tile]:

@@ -73,6 +73,8 @@ def grey(image: Image) -> Image:
     if image.shape[2] == 3:
         return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     bands = image.shape[2]
+    if bands == 1:
+        return image[..., 0]
     total = image[..., 0].astype(np.uint32)
     for band in range(1, bands):  # four times as fast as a sum over the last axis
         total += image[..., band]
