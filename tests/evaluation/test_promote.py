@@ -260,7 +260,7 @@ def test_a_registry_that_goes_away_is_one_line_and_changes_nothing(
         patch.setattr(champion, "set_tag", gone)
         code, _, err = gfm("promote")
     assert code == 2 and err.count("\n") == 1
-    assert "the store went away (API request to http://***@host:5000/api failed: connection refused)" in err
+    assert "the store went away, or is full (API request to http://***@host:5000/api failed: connection refused)" in err
     assert store.aliases == {"challenger": number} and not store.approvals(number)
     assert gfm("promote")[0] == 0
     assert store.aliases == {"champion": number}

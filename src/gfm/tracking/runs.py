@@ -24,7 +24,7 @@ from gfm.tracking.owner import owner_tags
 from gfm.tracking.pipeline_run import ERROR_TAG, STOPPED_TAG
 from gfm.tracking.provenance import provenance
 from gfm.tracking.resumed_run import reopen
-from gfm.tracking.store import TrackingError, import_mlflow, open_store, working_folder_lock
+from gfm.tracking.store import TrackingError, gone_is_an_error, import_mlflow, open_store, working_folder_lock
 
 FIGURES = ("kwh", "kg_co2eq", "computed_kwh", "computed_kg_co2eq")  # of an energy; the rest says how they are known
 NOTHING = "none"  # the tracking.uri that records nothing
@@ -186,14 +186,14 @@ def child_run(
     names), with the error as its tag `error`. An error or a limit closes the pipeline's run likewise (not one named by
     GFM_PIPELINE_RUN); after a kill or Ctrl-C the next stage goes on below the same one. Where nothing is recorded
     (tracking.uri = none, no mlflow, a follower process of a distributed run) the yielded run has run_id None. Raises
-    TrackingError where the store cannot be reached at the start.
+    TrackingError where the store cannot be reached, or written to, at the start.
     """
     if not recording(params):
         yield Run()
         return
     uri = params.tracking.uri
     origin = origin_tags(provenance(seed))
-    with working_folder_lock():
+    with gone_is_an_error(uri), working_folder_lock():
         client, experiment = open_store(uri, params.tracking.experiment)
         for orphan in pipeline_run.close_orphans(client, experiment):
             say(f"tracking: closed the run {orphan} of a process that was killed")

@@ -95,9 +95,10 @@ def gone_is_an_error(uri: str) -> Iterator[None]:
     except (MlflowException, ConnectionError, TimeoutError) as error:
         if getattr(error, "error_code", GONE[0]) not in GONE:
             raise
+        reason = " ".join(str(error).split())[:300]
         raise TrackingError(
-            f"tracking.uri = {uri}: the store went away ({' '.join(str(error).split())[:200]}); run the same command "
-            "again when it answers: it finishes what was begun"
+            f"tracking.uri = {uri}: the store went away, or is full ({reason}); run the same command again when it "
+            "answers: it finishes what was begun"
         ) from error
 
 
