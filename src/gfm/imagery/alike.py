@@ -16,7 +16,7 @@ Words = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 
 _BANDS, _BAND_BITS = 4, 16
-_PAIRS_AT_ONCE = 1 << 22  # candidate pairs held in memory
+_PAIRS_AT_ONCE = 1 << 20  # candidate pairs held in memory
 
 
 def words(hashes: Sequence[Sequence[str]]) -> Words:
