@@ -163,9 +163,11 @@ def write_workspace(folder: Path, args: argparse.Namespace) -> None:
             data, suffix = encode(image, 90)
             offset = writer.add(identity, data, suffix)
             own = {"id": identity, "source": "generated", "label": None, "licence": "none"}
-            records.append({**own, "shard": shard.name, "offset": offset, "size": len(data)})
+            place = {"shard": shard.name, "offset": offset, "size": len(data)}
+            records.append({**own, **place, "width": SOURCE_PX, "height": SOURCE_PX})
     schema = pa.schema([*((name, pa.string()) for name in ("id", "source", "label", "licence", "shard"))])
-    schema = schema.append(pa.field("offset", pa.int64())).append(pa.field("size", pa.int64()))
+    for number in ("offset", "size", "width", "height"):
+        schema = schema.append(pa.field(number, pa.int64()))
     pq.write_table(pa.Table.from_pylist(records, schema), folder / layout.MANIFEST)
     (folder / layout.SPLITS).mkdir(parents=True)
     split = [{"id": record["id"], "split": "train"} for record in records]

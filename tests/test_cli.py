@@ -95,7 +95,7 @@ def test_an_error_of_many_lines_still_reaches_the_terminal_as_one(
     def fail(_: Path) -> None:
         raise GfmError("first\nsecond")
 
-    monkeypatch.setattr("gfm.cli._load", fail)
+    monkeypatch.setattr("gfm.cli.data.load_params", fail)
     assert run(capsys, monkeypatch, "check")[2] == "gfm: first second\n"
 
 
@@ -103,7 +103,7 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def fail(_: Path) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("gfm.cli._load", fail)
+    monkeypatch.setattr("gfm.cli.data.load_params", fail)
     monkeypatch.setattr(sys, "argv", ["gfm", "check"])
     with pytest.raises(KeyError):
         main()

@@ -27,7 +27,7 @@ sys.path.insert(0, {str(CONFTEST)!r})
 from conftest import smallest
 from gfm.tracking import runs
 runs.RETRY_AFTER_S = 0.0
-with runs.child_run(smallest(tracking={{"uri": sys.argv[1]}}), "gfm", "pretrain", {{"uri": sys.argv[1]}}) as run:
+with runs.child_run(smallest(tracking={{"uri": sys.argv[1]}}), "gfm", "pretrain", {{"uri": sys.argv[2]}}) as run:
     for step, _ in enumerate(sys.stdin, 1):
         run.metrics({{"loss": 1.0 / step}}, step=step)
         print("step", step, flush=True)
@@ -80,12 +80,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def training(tmp_path: Path, server: Server) -> Iterator[subprocess.Popen[str]]:
-    uri = f"http://ann:{PASSWORD}@127.0.0.1:{server.port}"
+    uri = f"http://127.0.0.1:{server.port}"
+    with_password = f"http://ann:{PASSWORD}@127.0.0.1:{server.port}"  # as a setting, which is recorded
     folder = tmp_path / "work"
     folder.mkdir()
     retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, uri],
+        [sys.executable, "-c", TRAINING, uri, with_password],
         cwd=folder,
         env={**os.environ, **retries},
         stdin=subprocess.PIPE,
