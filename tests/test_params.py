@@ -111,6 +111,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("pretrain/gfm/epochs", True, "pretrain.gfm.epochs = True: must be a whole number"),
         ("pretrain/gfm/epochs", "3", "pretrain.gfm.epochs = '3': must be a whole number"),
         ("pretrain/gfm/recipe", "gmf", "pretrain.gfm.recipe = 'gmf': must be one of gfm, simmim, simmim-continual, distill, gfm-fast"),
+        ("tasks/scenes/finetune/lr", "1e-3", "tasks.scenes.finetune.lr = '1e-3': must be a number; YAML takes it for text, write 1.0e-3"),
         ("tasks/scenes/finetune/lr", ".1.", "tasks.scenes.finetune.lr = '.1.': must be a number"),
         ("tasks/scenes/finetune/lr", float("inf"), "tasks.scenes.finetune.lr = inf: must be a finite number"),
         ("tasks/scenes/finetune/seeds", [1, -2], "tasks.scenes.finetune.seeds.1 = -2: must be greater than or equal to 0"),

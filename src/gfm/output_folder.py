@@ -29,6 +29,8 @@ def new_folder(final: Path) -> Iterator[Path]:
         raise GfmError(f"{final}: its folder cannot be made ({error.strerror}); give another place") from None
     # Beside the outputs a lock file would be a stray file of the repository, or vanish when DVC clears an output.
     with only_writer(final):
+        if final.is_symlink():  # to another disk: what is made beside the link would not fit in, nor move there
+            final = final.resolve()
         unfinished = final.parent / f".{final.name}.new"
         previous = final.parent / f".{final.name}.old"
         if previous.exists() and not final.exists():  # killed between the two moves below
@@ -53,8 +55,12 @@ def new_folder(final: Path) -> Iterator[Path]:
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
     """Held by one process of the working folder at a time; GfmError for a second one that wants to write `path`."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / path.as_posix().replace("/", "-")).open("w") as lock:
+    try:
+        LOCKS.mkdir(parents=True, exist_ok=True)
+        file = (LOCKS / path.as_posix().replace("/", "-")).open("w")
+    except OSError as error:
+        raise GfmError(f"{LOCKS}: no lock can be made there ({error.strerror}); run in a folder to write in") from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

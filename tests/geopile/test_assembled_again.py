@@ -460,3 +460,85 @@ def test_settings_of_encoder_and_ground_and_a_file_beside_a_scene_touch_what_the
     (site.raw / "scenes/a.tif.aux.xml").write_text("<PAMDataset/>")
     site.assembled("first", tile_px=64, jpeg_quality=70, block_km=0.3, **scene)
     assert done == {"decoded": ["scenes/a.tif"], "encoded": []}
+
+
+def test_images_of_one_archive_that_are_kept_and_that_return_are_both_found(site: Site) -> None:
+    """They stand in the archive in another order than in the shards: those that return come first here."""
+    with tarfile.open(site.raw / "packed/a.tar", "w") as tar:
+        for name, number, px in (("copy", 5, 40), ("own", 250, 48)):
+            buffer = io.BytesIO()
+            Image.fromarray(picture(number, px)).save(buffer, "png")
+            member = tarfile.TarInfo(f"{name}.png")
+            member.size = buffer.tell()
+            tar.addfile(member, io.BytesIO(buffer.getvalue()))
+    written = site.assembled(leave_out=["first"])
+    assert written == site.assembled(leave_out=["first"], fresh=True)
+    with chdir(site.folder):
+        assert "packed/a.tar/copy.png" in pd.read_parquet(manifest_without("first"))["id"].tolist()
+        assert "packed/a.tar/copy.png" not in pd.read_parquet(MANIFEST)["id"].tolist()
+
+
+def test_another_stored_size_is_written_again(site: Site) -> None:
+    whole = site.assembled()
+    smaller = site.assembled(store_px=36)
+    assert smaller == site.assembled(store_px=36, fresh=True)
+    assert smaller != whole == site.assembled()
+    assert site.assembled(store_px=40) == site.assembled(store_px=40, fresh=True)
+
+
+def test_a_cached_file_over_another_ones_name_is_not_believed(site: Site) -> None:
+    before = site.assembled()
+    one, other, *_ = sorted((site.folder / FOLDER / "findings").iterdir())
+    shutil.copy(one, other)
+    (site.folder / FOLDER / "names").mkdir(exist_ok=True)
+    assert site.assembled() == before
+
+
+@pytest.mark.parametrize("place", [".gfm", ".gfm/assembly/findings"])
+def test_something_else_where_the_cache_should_be_is_one_error(site: Site, place: str) -> None:
+    (site.folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (site.folder / place).write_text("mine")
+    with pytest.raises(GfmError, match=r"\.gfm"):
+        site.assembled()
+
+
+def test_a_collection_behind_a_link_stays_behind_it(site: Site, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere/geopile"
+    elsewhere.mkdir(parents=True)
+    (site.folder / COLLECTION).parent.mkdir(parents=True, exist_ok=True)
+    (site.folder / COLLECTION).symlink_to(elsewhere)
+    first = site.assembled()
+    assert (site.folder / COLLECTION).is_symlink() and digest(elsewhere) == first == site.assembled()
+    assert sorted(path.name for path in elsewhere.parent.iterdir()) == ["geopile"]
+
+
+def test_an_image_dropped_for_a_near_copy_of_its_twin_is_a_near_duplicate(site: Site) -> None:
+    shutil.rmtree(site.raw / "second")
+    save(site.raw / "second/a.png", 3, px=40)
+    save(site.raw / "second/b.png", 3, px=40)
+    site.assembled("first", "second")
+    with (site.folder / COLLECTION / "dropped.csv").open() as file:
+        reasons = {row["id"]: (row["reason"], row["kept"]) for row in csv.DictReader(file)}
+    kept = "first/class1/03.png"
+    assert reasons == dict.fromkeys(("second/a.png", "second/b.png"), ("near duplicate", kept))
+
+
+def test_a_scene_of_another_shape_under_an_equal_time_is_told(site: Site) -> None:
+    path = site.raw / "scenes/x.tif"
+    path.parent.mkdir()
+
+    def write(width: int, height: int) -> None:
+        profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
+        transform = from_origin(500000, 5000000, 1, 1)
+        with rasterio.open(path, "w", width=width, height=height, transform=transform, **profile) as file:
+            file.write(picture(900, 96).transpose(2, 0, 1)[:, :height, :width])
+        os.truncate(path, 60_000)
+        os.utime(path, ns=(1, 1))
+
+    scenes = {"format": "scenes"}
+    write(96, 48)
+    site.assembled("first", scenes=scenes, tile_px=48)
+    write(48, 96)
+    with pytest.raises(DataError, match=r"x\.tif.*run `gfm assemble` again"):
+        site.assembled("first", scenes=scenes, tile_px=48, jpeg_quality=80)
+    assert site.assembled("first", scenes=scenes, tile_px=48, jpeg_quality=80)

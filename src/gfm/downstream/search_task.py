@@ -6,6 +6,7 @@ from gfm.downstream.finetune import known_task, prepare, searched
 from gfm.downstream.requirements import check_requirements
 from gfm.downstream.search_result import in_words
 from gfm.downstream.table import read_index
+from gfm.errors import GfmError
 from gfm.layout import search_folder
 from gfm.output_folder import new_folder
 from gfm.params import Params, Search, Task
@@ -21,6 +22,8 @@ def search_task(params: Params, task_name: str, model_name: str, trials: int | N
     task = known_task(params, task_name)
     declared = task.search
     wanted = (declared or Search()).model_dump() | ({} if trials is None else {"trials": trials})
+    if task.finetune.mode == "knn":
+        raise GfmError(f"tasks.{task_name}.finetune.mode = knn: nothing learns, so there is nothing to search for")
     task = Task.model_validate(task.model_dump() | {"search": wanted})
     params = params.model_copy(update={"tasks": {**params.tasks, task_name: task}})
     check_requirements(params)

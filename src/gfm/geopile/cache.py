@@ -14,6 +14,8 @@ from types import TracebackType
 
 import xxhash
 
+from gfm.errors import GfmError
+
 FOLDER = Path(".gfm/assembly")
 
 _DIGEST_BYTES = 16
@@ -44,10 +46,10 @@ class Cache:
         """What was written under a name, which is then kept by `prune`; None where nothing is, or it is damaged."""
         try:
             data = self._path(name).read_bytes()
-        except FileNotFoundError:
+        except OSError:  # what cannot be read is made again
             return None
         content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-        if xxhash.xxh3_128_digest(content) != digest:
+        if _digest(name, content) != digest:
             return None
         self._used.add(name)
         return content
@@ -55,18 +57,25 @@ class Cache:
     def write(self, name: str, content: bytes) -> None:
         """Remember bytes under a name, all of them or none."""
         unfinished = self.unfinished(name)
-        unfinished.write_bytes(content + xxhash.xxh3_128_digest(content))
+        unfinished.write_bytes(content + _digest(name, content))
         self.keep(name)
 
     def unfinished(self, name: str) -> Path:
         """Where to write a file that `keep` then gives its name."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise GfmError(
+                f"{path.parent}: cannot be a folder, something else is there; remove {self.folder}"
+            ) from None
         return path.with_name(path.name + _UNFINISHED)
 
     def keep(self, name: str) -> None:
         """Give a finished file its name."""
         path = self._path(name)
+        if path.is_dir():
+            shutil.rmtree(path)
         path.with_name(path.name + _UNFINISHED).replace(path)
         self._used.add(name)
 
@@ -102,6 +111,11 @@ class Cache:
 
     def _path(self, name: str) -> Path:
         return self.folder / name
+
+
+def _digest(name: str, content: bytes) -> bytes:
+    """Of a name too: another entry copied over this one is not believed."""
+    return xxhash.xxh3_128_digest(name.encode() + b"\0" + content)
 
 
 def file_digest(path: Path) -> str:

@@ -6,6 +6,7 @@ in order. So the bytes are the same, as long as the workers decode with the same
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ import cv2
 
 from gfm.errors import GfmError
 from gfm.geopile.parallel import IN_FLIGHT, Item, OrderedMap, Pending, Result, in_order, nothing
+from gfm.geopile.sources.label_tables import read_label_tables
 from gfm.params import LocalFile, Params
 
 KEY = "geopile.scheduler"
 ANSWERS_WITHIN_S = 10
 WORKERS_WITHIN_S = 60  # a cluster that grows on demand begins with none
+
+_runs: list[str] = []  # on a worker: the assembly that it last worked for
 
 
 @contextmanager
@@ -47,6 +51,7 @@ def cluster_map(address: str, shared: Path) -> Iterator[OrderedMap]:
         except TimeoutError:
             fix = f"start some with `dask worker {address} --nthreads 1`"
             raise GfmError(f"{KEY} = {address}: has had no worker for {WORKERS_WITHIN_S} s; {fix}") from None
+        run = uuid.uuid4().hex
         most = IN_FLIGHT * sum(client.nthreads().values())
 
         def distributed(
@@ -54,7 +59,7 @@ def cluster_map(address: str, shared: Path) -> Iterator[OrderedMap]:
         ) -> Iterator[Result]:
             def submit(item: Item) -> Pending[Result]:
                 # Not pure: a key made from an item's content would cost a pass over its bytes.
-                future: Pending[Result] = client.submit(_on_worker, shared, function, item, pure=False)
+                future: Pending[Result] = client.submit(_on_worker, shared, run, function, item, pure=False)
                 return future
 
             try:
@@ -88,7 +93,7 @@ def on_shared_paths(params: Params) -> Params:
     return params.model_copy(update={"paths": params.paths.model_copy(update={"raw": raw})})
 
 
-def _on_worker(shared: Path, function: Callable[[Item], Result], item: Item) -> Result:
+def _on_worker(shared: Path, run: str, function: Callable[[Item], Result], item: Item) -> Result:
     """Run on a worker. A worker without the shared folder must not call every file of it missing."""
     if not shared.is_dir():
         from distributed import get_worker
@@ -96,5 +101,8 @@ def _on_worker(shared: Path, function: Callable[[Item], Result], item: Item) -> 
         raise GfmError(
             f"{KEY}: the worker {get_worker().address} sees no folder {shared}; mount it there under the same path"
         )
+    if run not in _runs:  # workers outlive an assembly, and tables may have changed since
+        read_label_tables.cache_clear()
+        _runs[:] = [run]
     cv2.setNumThreads(1)
     return function(item)

@@ -14,6 +14,8 @@ _FETCHED = re.compile(
     r"|url\('https?://[^']*'\)|<p>[^<]*<a href=\"https://greatexpectations\.io/newsletter.*?</p>",
     re.DOTALL,
 )
+_HOME = re.compile(r'href="(?:\.\./)+index\.html[^"]*"')
+_ELSEWHERE = re.compile(r'<a\b[^>]*href="\.\./[^>]*>(.*?)</a>|<link\b[^>]*href="\.\./[^>]*>', re.DOTALL)
 _TIME = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 _STYLE = """<style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #24292f; }
@@ -33,6 +35,8 @@ def write_data_docs(folder: Path, results: Mapping[str, Any]) -> None:
     lines = []
     for name, result in results.items():
         page = _TIME.sub("", _FETCHED.sub("", view.render(renderer.render(result))))
+        # It links to pages of a whole site of its own, of which the index alone is here.
+        page = _ELSEWHERE.sub(lambda link: link[1] or "", _HOME.sub('href="index.html"', page))
         (folder / f"{name}.html").write_text(page.replace("</head>", f"{_STYLE}\n</head>", 1), encoding="utf-8")
         met = sum(bool(one.success) for one in result.results)
         lines.append(

@@ -65,7 +65,7 @@ def find_duplicates(pictures: Pictures, bits: int) -> Copies:
     candidates = ranked[~exact[ranked] & _has_looks(pictures)[ranked]]
     kept = np.arange(len(best))
     _near(candidates, pictures.looks, bits, kept)
-    return Copies(kept[best], exact)
+    return Copies(kept[best], exact & (kept[best] == best))
 
 
 def _near(ranked: Numbers, looks: Words, bits: int, kept: Numbers) -> None:

@@ -136,7 +136,9 @@ def _kept(params: Params, catalogue: Catalogue, shards: Sequence[Shard]) -> Iter
         return
     images = np.concatenate([shard.images for shard in shards])
     unit = catalogue.entries["unit"][images]
-    for of_unit in np.split(images, np.flatnonzero(np.diff(unit)) + 1):
+    # An archive is read from its start again where images that return come after those that are kept.
+    begins = (np.diff(unit) != 0) | (np.diff(catalogue.seen[images]) < 0)
+    for of_unit in np.split(images, np.flatnonzero(begins) + 1):
         looked_at = catalogue.units[catalogue.entries["unit"][of_unit[0]]]
         source = params.geopile.sources[looked_at.source]
         chunks = (of_unit[start : start + _ROWS_AT_ONCE] for start in range(0, len(of_unit), _ROWS_AT_ONCE))

@@ -200,6 +200,8 @@ def _encode_file(params: Params, images: Sequence[Kept]) -> list[Encoded]:
             stored = fitted(image, geopile.store_px)
             data, suffix = own or encode(stored, geopile.jpeg_quality)
             found[tile.name] = Encoded(row.id, data, suffix)
+        if gone := wanted.keys() - found.keys():
+            raise ImageError(params.paths.raw.path / images[0].row.file, f"has no {min(gone)} any more")
     except ImageError as error:
         raise ChangedError(
             f"{error.path}: {error.reason}, after it had been read once; run `gfm assemble` again", images[0].row.id

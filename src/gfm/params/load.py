@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,8 @@ def _predicate(entry: Any) -> tuple[str, str]:
         return ": " if quoted and not isinstance(value, bool) else start, "must be text" + " in quotes" * quoted
     if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
         return start, f"must be {_PATTERNS[context['pattern']]}"
+    if kind == "float_type" and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+        return start, f"must be a number; YAML takes it for text, write {value.lower().replace('e', '.0e', 1)}"
     if kind.split("_")[0] in _KINDS:
         return start, f"must be {_KINDS[kind.split('_')[0]]}"
     return start, entry["msg"].replace("Input should", "must")

@@ -100,17 +100,19 @@ class DecodedCache:
     places: pa.Table  # shard, offset, size
     sizes: NDArray[np.int32]  # (N, 2), height and width in the cache
     folder: Path
+    belongs: dict[str, Any]  # which manifest's images these are
 
     @classmethod
-    def of_collection(cls, bands: int, px: int | None, key: str) -> DecodedCache:
-        """The cache of the manifest as it is now; nothing is written."""
-        table = pq.read_table(layout.MANIFEST, columns=["id", "shard", "offset", "size", "height", "width"])
+    def of_collection(cls, bands: int, px: int | None, key: str, manifest: Path = layout.MANIFEST) -> DecodedCache:
+        """The cache of a manifest as it is now; nothing is written."""
+        table = pq.read_table(manifest, columns=["id", "shard", "offset", "size", "height", "width"])
         stored = np.column_stack([table["height"].to_numpy(), table["width"].to_numpy()])
-        belongs = _belongs()
+        belongs = _belongs(manifest)
         text = json.dumps({"belongs": belongs, "px": px, "bands": bands}, sort_keys=True)
         folder = FOLDER / xxhash.xxh3_64_hexdigest(text.encode())
         sizes = np.array([fitted_size(int(h), int(w), px) for h, w in stored], np.int32).reshape(-1, 2)
-        return cls(bands, px, key, table["id"], table.select(["shard", "offset", "size"]), sizes, folder)
+        places = table.select(["shard", "offset", "size"])
+        return cls(bands, px, key, table["id"], places, sizes, folder, belongs)
 
     @property
     def bytes(self) -> int:
@@ -120,6 +122,8 @@ class DecodedCache:
     def of(self, rows: Rows) -> DecodedImages:
         """The images of `rows`."""
         numbers = pc.index_in(rows.table["id"], value_set=self.ids)
+        if numbers.null_count:
+            raise DataError(f"{self.key}: {numbers.null_count} of its images are not in the cache's manifest")
         places = numbers.to_numpy().astype(np.int64)
         return DecodedImages(self.folder, bands=self.bands, px=self.px, sizes=self.sizes, numbers=places)
 
@@ -135,7 +139,7 @@ class DecodedCache:
         if processes.rank == 0:
             _remove_stale()
             self._check_room(missing)
-            write_whole(self.folder / KEY_FILE, json.dumps({"belongs": _belongs()}))
+            write_whole(self.folder / KEY_FILE, json.dumps({"belongs": self.belongs}))
         self.folder.mkdir(parents=True, exist_ok=True)
         own = missing[processes.rank :: processes.count]
         with ThreadPoolExecutor(max(threads, 1)) as pool:
@@ -221,12 +225,13 @@ def _only_writer(path: Path) -> Iterator[Path | None]:
         unfinished.replace(path)
 
 
-def _belongs() -> dict[str, Any]:
-    return {"manifest": data_version()["manifest"]}
+def _belongs(manifest: Path) -> dict[str, Any]:
+    return {"manifest": data_version(manifest)["manifest"]}
 
 
 def _remove_stale() -> None:
-    """Remove images of another manifest; those of other ceilings stay."""
+    """Remove images of manifests that are no more; those of other ceilings stay, and of other sources left out."""
+    current = [_belongs(manifest) for manifest in (layout.MANIFEST, *layout.manifests_without())]
     for key_file in FOLDER.glob(f"*/{KEY_FILE}"):
-        if json.loads(key_file.read_text(encoding="utf-8"))["belongs"] != _belongs():
+        if json.loads(key_file.read_text(encoding="utf-8"))["belongs"] not in current:
             shutil.rmtree(key_file.parent)

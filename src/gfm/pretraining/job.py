@@ -76,7 +76,8 @@ class Job:
         )
         decoded = None
         if run.decoded_cache:
-            decoded = DecodedCache.of_collection(len(params.geopile.bands), run.decoded_px, f"pretrain.{name}")
+            bands, manifest = len(params.geopile.bands), manifest_of(run.without)
+            decoded = DecodedCache.of_collection(bands, run.decoded_px, f"pretrain.{name}", manifest)
         return cls(params, name, run, train, val, batches, processes, repeats, decoded)
 
     @property

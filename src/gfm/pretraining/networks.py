@@ -37,7 +37,7 @@ def uses_teacher(run: Pretraining) -> bool:
 def _student(params: Params, run: Pretraining, teacher: Encoder | None, seed: int) -> Encoder:
     wanted, norm = params.student.architecture, params.student.normalisation
     bands = list(params.geopile.bands)
-    licences = [source.licence for source in params.geopile.sources.values()]
+    licences = [source.licence for name, source in params.geopile.sources.items() if name != run.without]
     start = None
     if run.start == "teacher":
         start = load_encoder(TEACHER, image_px=wanted.image_px, seed=seed)

@@ -233,11 +233,14 @@ def measure(carbon: Carbon, what: str) -> Iterator[Meter]:
 
 def total(parts: Sequence[Energy]) -> Energy:
     """The energy of several pieces of work together; not measured as soon as one of them was not."""
-    first, seconds = parts[0], sum(part.seconds for part in parts)
+    computed = _sum(parts, "computed_kwh"), _sum(parts, "computed_kg_co2eq")
+    first = replace(parts[0], computed_kwh=computed[0], computed_kg_co2eq=computed[1])
+    seconds = sum(part.seconds for part in parts)
     missing = [part for part in parts if part.kwh is None or part.kg_co2eq is None]
     if missing:
         method = f"{missing[0].method} ({len(missing)} of {len(parts)} parts)"
-        return replace(missing[0], kwh=None, kg_co2eq=None, seconds=seconds, method=method)
+        whole = replace(missing[0], computed_kwh=computed[0], computed_kg_co2eq=computed[1])
+        return replace(whole, kwh=None, kg_co2eq=None, seconds=seconds, method=method)
     kwh, kg = (sum(getattr(part, name) for part in parts) for name in ("kwh", "kg_co2eq"))
     methods = "; ".join(dict.fromkeys(part.method for part in parts))
     sources = {part.power_source for part in parts}
@@ -250,6 +253,12 @@ def total(parts: Sequence[Energy]) -> Energy:
         power_source=sources.pop() if len(sources) == 1 else "partly measured",
         intensity_kg_per_kwh=kg / kwh if kwh else first.intensity_kg_per_kwh,
     )
+
+
+def _sum(parts: Sequence[Energy], name: str) -> float | None:
+    """Of a figure that every part has; None as soon as one has none."""
+    values = [getattr(part, name) for part in parts]
+    return None if None in values else sum(values)
 
 
 def describe(tracker: Any) -> tuple[str, str]:

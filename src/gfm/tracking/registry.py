@@ -72,7 +72,9 @@ def version_tags(params: Params, run_id: str, parent: str, folder: Path, config:
         "energy.method": energy.get("method"),
         "licence": own["licence"],
         "parents": ", ".join(parents) or NO_PARENTS,
-        "data.licences": "; ".join(sorted({params.geopile.sources[name].licence for name in _sources(params, own)})),
+        "data.licences": "; ".join(
+            sorted({params.geopile.sources[name].licence for name in _sources(params, own, folder)})
+        ),
     }
     for name in parents:
         found |= _parent_tags(name)
@@ -92,13 +94,15 @@ def _parent_tags(name: str) -> dict[str, str | None]:
     }
 
 
-def _sources(params: Params, own: dict[str, Any]) -> list[str]:
+def _sources(params: Params, own: dict[str, Any], folder: Path) -> list[str]:
     """The sources whose images the encoder saw: none for an imported one, the labelled ones for a teacher."""
     if own["origin"] == "imported":
         return []
     if own["origin"] == "supervised" and isinstance(params.teacher, SupervisedTeacher):
         return list(params.teacher.sources)
-    return list(params.geopile.sources)
+    record = folder / "run.json"
+    settings = json.loads(record.read_text(encoding="utf-8")).get("settings") if record.exists() else None
+    return list((settings or {}).get("sources") or params.geopile.sources)
 
 
 def _register(params: Params, run: RecordedRun, folder: Path, config: dict[str, Any]) -> str:

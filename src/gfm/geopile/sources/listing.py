@@ -16,7 +16,10 @@ def matching(folder: Folder, source: str, include: Sequence[str], default: str, 
     Without `include` a file matches `default` and has one of `suffixes` in any case; hidden files are then left out.
     `*` stays within one folder, `**/` is any number of them. DataError: the folder is missing, or nothing matches.
     """
-    patterns = [glob_regex(pattern) for pattern in (include or [default])]
+    try:
+        patterns = [glob_regex(pattern) for pattern in (include or [default])]
+    except DataError as error:
+        raise DataError(f"geopile.sources.{source}.include: {error}") from None
     found, archives = [], 0
     for file in folder.files(source):
         name = file.rsplit("/", 1)[-1]
@@ -42,7 +45,10 @@ def nothing_found(folder: Folder, source: str, wanted: str, archives: int = 0) -
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A glob as an expression: `**/` any folders, `*` and `?` within a name, `[...]` and `{a,b}` choices."""
+    """A glob as an expression: `**/` any folders, `*` and `?` within a name, `[...]` and `{a,b}` choices.
+
+    Raises DataError for one that is none, such as `[z-a]`.
+    """
     out, depth = "", 0
     for token in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]*\]|[{},]|[^*?\[{},]+|\[", pattern):
         if token == "{":
@@ -56,4 +62,7 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
             out += f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
         else:
             out += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token))
-    return re.compile(out + ")" * depth, re.DOTALL)
+    try:
+        return re.compile(out + ")" * depth, re.DOTALL)
+    except re.error as error:
+        raise DataError(f"{pattern}: is no pattern of file names ({error.msg}); mend it") from None

@@ -27,7 +27,12 @@ def list_files(name: str, source: ScenesSource, folder: Folder) -> list[str]:
     """The scenes of the source, relative to its root; DataError also where its `crs` is no map in metres."""
     if source.crs is not None:
         _check_map(f"geopile.sources.{name}.crs", source.crs)
-    return without_masks(matching(folder, name, source.include, "**/*", RASTERS), source.cloud)
+    files = matching(folder, name, source.include, "**/*", RASTERS)
+    scenes = without_masks(files, source.cloud)
+    if not scenes:
+        key = f"geopile.sources.{name}.cloud.file"
+        raise DataError(f"{key}: every one of {len(files)} files is a mask by it; correct {key}")
+    return scenes
 
 
 def tile_names(source: ScenesSource, folder: Folder, file: str, tile_px: int) -> list[str]:
