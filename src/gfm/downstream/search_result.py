@@ -66,6 +66,7 @@ def in_words(found: Found) -> str:
 def _draw(path: Path, subject: Subject, found: Found) -> None:
     """Score over learning rate, one marker a batch size; trials without a score along the lower edge."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -83,6 +84,7 @@ def _draw(path: Path, subject: Subject, found: Found) -> None:
     best_score = max(score for _, score, _ in scored)
     axis.scatter([found.best.lr], [best_score], s=160, facecolors="none", edgecolors="#444444", label="best")
     axis.set(xscale="log", xlabel="learning rate of the head", ylabel=f"{found.metric} (validation)")
+    axis.xaxis.set_minor_formatter(NullFormatter())  # of a narrow range they would stand on one another
     axis.set_title(f"{subject.name}: {len(found.trials)} trials", fontsize=11)
     axis.legend(fontsize=8, frameon=False)
     axis.grid(alpha=0.3)

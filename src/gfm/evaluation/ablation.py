@@ -52,7 +52,7 @@ class Ablations:
 
     reference: str
     rows: list[Ablation]
-    others: dict[str, int]  # pretrainings that differ in more settings, and in how many (0: in none)
+    others: dict[str, list[str]]  # pretrainings that differ in more settings, or in none, and the keys of these
     unrecorded: list[str]  # pretrainings that did not record their settings
 
 
@@ -77,7 +77,7 @@ def ablations(
         if len(found) == 1:
             rows.append(Ablation(name, found[0], *_worth(params, assessment, results, reference, name)))
         else:
-            others[name] = len(found)
+            others[name] = [difference.key for difference in found]
     return Ablations(reference, rows, others, unrecorded)
 
 
