@@ -55,7 +55,7 @@ def test_the_page_has_them_as_soon_as_their_runs_exist(
     page = Path("reports/report.html").read_text()
     section = page[page.index('id="ablations"') : page.index('id="learning"')]
     assert "<code>alpha</code></td><td>1.0</td><td>0.0</td>" in section and "ARP over gfm" in section
-    assert "far differs in 2 settings: epochs, alpha." in section and "Settings are not recorded of old" in section
+    assert "far differs in 2 settings: alpha, epochs." in section and "Settings are not recorded of old" in section
 
 
 def test_one_pretraining_has_no_section(workspace: Any) -> None:
