@@ -222,6 +222,7 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("pretrain/Teacher", {"recipe": "gfm"}, "pretrain.Teacher is a reserved model name; choose another"),
         ("geopile/store_px", 16, "geopile: store_px = 16 is below quality.min_px = 32: every image would be dropped as too small; raise one or lower the other"),
         ("geopile/scheduler", "node0:8786", "geopile.scheduler: node0:8786 is no address of a Dask scheduler, such as tcp://node0:8786"),
+        ("geopile/scheduler", "http://node0:80", "geopile.scheduler: http://node0:80: a Dask scheduler is not found by http, only by tcp, tls, ucx, ws, wss"),
         ("pretrain/gfm/decoded_px", 256, "pretrain.gfm.decoded_px = 256 needs pretrain.gfm.decoded_cache: true"),
         ("pretrain/decoded-images", {"recipe": "gfm"}, "pretrain.decoded-images is a reserved model name; choose another"),
         ("pretrain/teacher-features", {"recipe": "gfm"}, "pretrain.teacher-features is a reserved model name; choose another"),

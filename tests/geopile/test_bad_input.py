@@ -165,6 +165,64 @@ def test_scenes_without_a_coordinate_system_are_kept_in_place_and_refused_where_
     assert len(manifest()) == 1
 
 
+SWAPPED = tiff(picture(1, 96), crs="EPSG:4326", transform=from_origin(37, 122, 1e-4, 1e-4))
+NO_SIZE = tiff(picture(1, 96), transform=rasterio.Affine(0, 0, 500000, 0, 0, 5500000))
+MISPLACED: dict[str, tuple[Make, str]] = {
+    "swapped.tif": (SWAPPED, "its coordinates give a latitude of 122 degrees"),
+    "no size.tif": (NO_SIZE, "its pixels have no size"),
+}
+MOVED: dict[str, tuple[Make, str]] = {
+    "metres as millions.tif": (
+        tiff(picture(1, 96), transform=from_origin(5e5, 5e6, 1e6, 1e6)),
+        "has pixels of 1e+06 m",
+    ),
+    "tiny.tif": (
+        tiff(picture(1, 96), transform=from_origin(5e5 + 1, 5e6 - 1, 1e-6, 1e-6)),
+        "is smaller than one pixel",
+    ),
+    "far.tif": (tiff(picture(1, 96), crs="EPSG:3857", transform=from_origin(0, 3e8, 1, 1)), "has pixels of 0 m"),
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "bad"),
+    [
+        ({"format": "scenes"}, MISPLACED),
+        ({"format": "scenes", "resample_m": 10.0}, MISPLACED | MOVED),
+        ({"format": "images"}, MISPLACED),
+    ],
+    ids=["scenes", "moved", "images"],
+)
+def test_a_scene_at_no_place_on_earth_is_one_row(
+    work: Path, source: dict[str, Any], bad: dict[str, tuple[Make, str]]
+) -> None:
+    tiff(picture(20, 96))(work / "raw/s/good.tif")
+    for name, (make, _) in bad.items():
+        make(work / "raw/s" / name)
+    assemble(parameters(s=source))
+    check({name: reason for name, (_, reason) in bad.items()})
+    assert len(manifest()) == 1
+
+
+def test_band_files_at_no_place_on_earth_are_one_row(work: Path) -> None:
+    def band(name: str, seed: int, **place: Any) -> None:
+        (work / "raw/s" / name).parent.mkdir(exist_ok=True)
+        tiff(picture(seed, 96, 1), **place)(work / "raw/s" / name)
+
+    swapped = {"crs": "EPSG:4326", "transform": from_origin(37, 122, 1e-4, 1e-4)}
+    no_size = {"transform": rasterio.Affine(0, 0, 500000, 0, 0, 5500000)}
+    for number, letter in enumerate("RGB"):
+        band(f"good/{letter}.tif", number)
+        band(f"swapped/{letter}.tif", number, **swapped)
+        band(f"no size/{letter}.tif", number, **(no_size if letter == "B" else {}))
+    assemble(parameters(s={"format": "band-files"}))
+    found = quarantine()
+    assert len(found) == 2
+    assert any("its coordinates give a latitude of 122 degrees" in reason for reason in found.values())
+    assert any("its pixels have no size" in reason for reason in found.values())
+    assert len(manifest()) == 1
+
+
 def test_pixels_that_are_no_numbers(work: Path) -> None:
     for name, value in {"nan.tif": np.nan, "inf.tif": np.inf, "minus.tif": -np.inf, "good.tif": 0.5}.items():
         tiff(holes(value))(work / "raw/s" / name)

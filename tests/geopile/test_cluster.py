@@ -155,6 +155,22 @@ def test_a_scheduler_that_does_not_answer_is_one_line(monkeypatch: pytest.Monkey
         pass
 
 
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [("tls", "there are no certificates for tls; set"), ("http", "the installed distributed has no http; install")],
+)
+def test_a_protocol_that_cannot_be_used_is_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str, said: str
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(distributed, "Client", None)  # it would wait, and leave a traceback behind
+    with (
+        pytest.raises(GfmError, match=rf"geopile\.scheduler = {protocol}://127\.0\.0\.1:9: {said}"),
+        cluster_map(f"{protocol}://127.0.0.1:9", tmp_path),
+    ):
+        pass
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

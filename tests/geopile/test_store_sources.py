@@ -228,8 +228,12 @@ def test_an_address_without_files_or_without_its_package_is_one_error_that_names
         list_files("p", PHOTOS.model_copy(update={"store": "memory://bucket/none"}), Path("raw/photos"))
     with pytest.raises(StoreError, match=r"geopile\.sources\.p\.store: s3://b/photos: .* missing; pip install s3fs"):
         list_files("p", PHOTOS.model_copy(update={"store": "s3://b"}), Path("raw/photos"))
-    with pytest.raises(StoreError, match=r"geopile\.sources\.p\.store: s4://b/photos: Protocol not known: s4"):
+    with pytest.raises(
+        StoreError, match=r"geopile\.sources\.p\.store: s4://b/photos: no protocol s4:// is known; use s3"
+    ):
         list_files("p", PHOTOS.model_copy(update={"store": "s4://b"}), Path("raw/photos"))
+    with pytest.raises(DataError, match=r"nowhere/photos holds no file .*; correct geopile\.sources\.p\.store, "):
+        list_files("p", PHOTOS.model_copy(update={"store": "file:///nowhere"}), Path("raw/photos"))
 
 
 class Web(SimpleHTTPRequestHandler):

@@ -135,6 +135,32 @@ def test_metres_from_the_centre_of_the_earth_are_no_place_on_a_map(tmp_path: Pat
         ask(dataset)
 
 
+@pytest.mark.parametrize("ask", [raster_bounds, raster_gsd_m])
+@pytest.mark.parametrize("north", [95.0, 122.0, -92.0])
+def test_a_place_beyond_the_poles_is_an_error_that_speaks_of_swapped_axes(
+    tmp_path: Path, north: float, ask: Any
+) -> None:
+    with (
+        open_blank(tmp_path / "a.tif", "EPSG:4326", from_origin(37, north, 0.001, 0.001)) as dataset,
+        pytest.raises(ImageError, match=rf"give a latitude of {north:g}.* degrees; .* y latitude: swap them"),
+    ):
+        ask(dataset)
+
+
+def test_a_grid_whose_pixels_have_their_middle_on_the_pole_is_kept(tmp_path: Path) -> None:
+    with open_blank(tmp_path / "a.tif", "EPSG:4326", from_origin(-180, 90.125, 0.25, 0.25)) as dataset:
+        assert raster_bounds(dataset) == (-180, 87.625, -175, 90)
+
+
+@pytest.mark.parametrize("ask", [raster_bounds, raster_gsd_m])
+def test_pixels_without_a_size_are_an_error(tmp_path: Path, ask: Any) -> None:
+    with (
+        open_blank(tmp_path / "a.tif", "EPSG:32633", rasterio.Affine(0, 0, 500000, 0, 0, 5500000)) as dataset,
+        pytest.raises(ImageError, match="its pixels have no size"),
+    ):
+        ask(dataset)
+
+
 def test_the_same_ground_at_another_date_is_in_the_same_block_and_far_ground_is_not() -> None:
     here = Bounds(10.001, 50.001, 10.002, 50.002)
     shifted = Bounds(10.0010004, 50.001, 10.0020004, 50.002)

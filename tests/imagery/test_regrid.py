@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,52 @@ def test_a_scene_without_a_place_and_one_too_small_are_refused_with_the_reason(t
     save(tmp_path / "a.tif", noise(64, 64))
     with pytest.raises(ImageError, match=r"smaller than one tile \(16x16 px, geopile.tile_px is 32\)"):
         tiles(tmp_path, source(40.0))
+
+
+def at(west: float, north: float, side: float, crs: str = "EPSG:32633") -> dict[str, Any]:
+    return {"crs": crs, "transform": from_origin(west, north, side, side)}
+
+
+@pytest.mark.parametrize(
+    ("place", "metres", "reason"),
+    [
+        (at(500000.3, 5500000.3, 1e-6), 1.0, "is smaller than one pixel of 1 m"),
+        (at(500000, 5500000, 1), 1e300, "is smaller than one pixel of 1e+300 m"),
+        (at(500000, 5500000, 1e6), 1.0, "has pixels of 1e+06 m in EPSG:32633, resample_m asks for 1 m"),
+        (at(500000, 5500000, 1), 0.01, "has pixels of 1 m in EPSG:32633, resample_m asks for 0.01 m"),
+        (at(500000, 5500000, 1), 1e-320, "has pixels of 1 m in EPSG:32633, resample_m asks for 9.99989e-321 m"),
+        (at(500000, 5500000, 0.001), 0.001, "has pixels of 0.001 m"),  # five billion pixels from the equator
+        (at(0, 3e8, 1, "EPSG:3857"), 1.0, "has pixels of 0 m"),
+        (at(37, 122, 0.001, "EPSG:4326"), 10.0, "its coordinates give a latitude of 122 degrees"),
+        (at(500000, 5500000, 1) | {"transform": rasterio.Affine(0, 0, 500000, 0, 0, 5500000)}, 1.0, "have no size"),
+        (at(500000, 5500000, 1) | {"transform": rasterio.Affine(np.inf, 0, 5e5, 0, -1, 5e6)}, 1.0, "no longitude"),
+    ],
+)
+def test_a_grid_that_no_scene_can_have_is_refused_before_it_is_walked(
+    tmp_path: Path, place: dict[str, Any], metres: float, reason: str
+) -> None:
+    save(tmp_path / "a.tif", noise(64, 64), **place)
+    for ask in (read_tiles, tile_names):
+        with pytest.raises(ImageError, match=re.escape(reason)):
+            next(iter(ask(source(metres), tmp_path, "a.tif", 32)))
+
+
+def test_a_scene_of_one_pixel_that_covers_no_new_one_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.tif", noise(1, 1), **at(500000.3, 5500000.3, 1))
+    with pytest.raises(ImageError, match="is smaller than one pixel of 1 m"):
+        tiles(tmp_path, source(1.0))
+
+
+def test_pixels_64_times_finer_are_still_given(tmp_path: Path) -> None:
+    save(tmp_path / "a.tif", noise(3, 3))
+    assert len(tiles(tmp_path, source(10 / 64), px=64)) == 9
+
+
+def test_an_error_of_the_new_grid_names_the_scene(tmp_path: Path) -> None:
+    save(tmp_path / "a.tif", noise(64, 64), **at(500000, 5500000, 1e6))  # tiles reach beyond the map
+    with pytest.raises(ImageError, match="gives no longitude and latitude") as caught:
+        list(read_tiles(source(1e6), tmp_path, "a.tif", 16))
+    assert caught.value.path == tmp_path / "a.tif"
 
 
 def test_pixels_that_are_no_numbers_are_refused_unless_they_are_nodata(tmp_path: Path) -> None:

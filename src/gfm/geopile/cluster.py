@@ -38,6 +38,7 @@ def cluster_map(address: str, shared: Path) -> Iterator[OrderedMap]:
     except ImportError:
         fix = "run `pip install 'gfm[dask]'`, or set it to null"
         raise GfmError(f"{KEY}: the package distributed is not installed; {fix}") from None
+    _check_protocol(address)
     try:
         client = Client(address, timeout=ANSWERS_WITHIN_S, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -91,6 +92,22 @@ def on_shared_paths(params: Params) -> Params:
         return params
     raw = LocalFile(params.paths.raw.path.absolute())
     return params.model_copy(update={"paths": params.paths.model_copy(update={"raw": raw})})
+
+
+def _check_protocol(address: str) -> None:
+    """Refuse what a Client fails of without closing itself: it would then wait, and end in a traceback."""
+    from distributed.comm.registry import get_backend
+    from distributed.security import Security
+
+    protocol = address.partition("://")[0]
+    try:
+        get_backend(protocol).get_connector()
+    except (ImportError, TypeError, ValueError):  # TypeError: ucx, which has moved to a package of its own
+        fix = "install its package (distributed-ucxx for ucx), or use tcp"
+        raise GfmError(f"{KEY} = {address}: the installed distributed has no {protocol}; {fix}") from None
+    if protocol == "tls" and Security().get_connection_args("client").get("ssl_context") is None:
+        fix = "set distributed.comm.tls in Dask's configuration, or use tcp"
+        raise GfmError(f"{KEY} = {address}: there are no certificates for tls; {fix}")
 
 
 def _on_worker(shared: Path, run: str, function: Callable[[Item], Result], item: Item) -> Result:

@@ -124,6 +124,8 @@ def _check_cover(dataset: Any, first: Any, path: Path) -> None:
 
     wanted = transform_bounds(first.crs, dataset.crs, *first.bounds)
     own, slack = dataset.bounds, dataset.res
+    if not all(slack):
+        raise ImageError(path, "its pixels have no size", "set the right transform")
     missing = max(
         (own.left - wanted[0]) / slack[0],
         (own.bottom - wanted[1]) / slack[1],

@@ -16,6 +16,8 @@ EARTH_KM = 40075.016686  # round the equator, WGS 84
 _KM_PER_DEGREE = EARTH_KM / 360
 _DEGREE_DECIMALS = 7
 FULL_TURN = 360.0  # degrees of longitude
+POLE = 90.0  # degrees of latitude
+_ROUNDING = 1e-6  # of a pixel
 
 # As rasterio's Affine: x = a column + b line + c and y = d column + e line + f of a pixel's upper left corner.
 Transform = tuple[float, float, float, float, float, float]
@@ -124,7 +126,7 @@ def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
     """The ground of a window (None: all) of an open rasterio dataset; None where it is not georeferenced.
 
     Raises ImageError when the coordinate system is no map of longitude and latitude (local, or geocentric: metres from
-    the centre of the Earth).
+    the centre of the Earth), when the place is beyond a pole, and when pixels have no size.
     """
     from rasterio._err import CPLE_BaseError  # rasterio lets these through where PROJ finds no way
     from rasterio.errors import CRSError
@@ -134,6 +136,8 @@ def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
     if not _georeferenced(dataset):
         return None
     window = window or Window(0, 0, dataset.width, dataset.height)
+    if dataset.transform.determinant == 0:
+        raise ImageError(dataset.name, "its pixels have no size", "set the right transform")
     a, b, c, d, e, f = dataset.transform[:6]
     columns = (window.col_off, window.col_off + window.width)
     lines = (window.row_off, window.row_off + window.height)
@@ -147,11 +151,16 @@ def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:
         bounds = (math.nan,) * 4
     if not all(map(math.isfinite, bounds)):
         raise ImageError(dataset.name, "its coordinate system gives no longitude and latitude", "set the right CRS")
-    return _rounded(*_wrapped(*bounds))
+    west, south, east, north = bounds
+    beyond = max(north, -south) - POLE
+    if beyond > (abs(d) + abs(e)) / 2 * (1 + _ROUNDING):  # half a pixel is beyond where its middle is the pole
+        reason = f"its coordinates give a latitude of {north if north > POLE else south:g} degrees"
+        raise ImageError(dataset.name, reason, "x is longitude, y latitude: swap them, or set the right CRS")
+    return _rounded(*_wrapped(west, max(south, -POLE), east, min(north, POLE)))
 
 
 def raster_gsd_m(dataset: Any) -> float | None:
-    """Metres of ground a pixel of an open rasterio dataset, in its middle; None where it is not georeferenced."""
+    """Metres of ground a pixel of an open rasterio dataset, in its middle; None and errors as of `raster_bounds`."""
     bounds = raster_bounds(dataset)
     if bounds is None:
         return None

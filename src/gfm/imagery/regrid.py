@@ -17,6 +17,8 @@ from gfm.imagery.raster import Array, ImageError, reading
 _ROUNDING = 1e-3  # pixels; edges that differ by less lie on each other
 _EDGE = 0.2  # of a new pixel: how far inside the scene a pixel's centre must lie to be filled surely
 _POINTS = 9  # a side, when an outline is carried into another map; lines become curves there
+_FINEST = 1 / 64  # a new pixel's side in the scene's own: finer is a mistake of units, and takes for ever
+_FARTHEST = 2e9  # pixels; GDAL counts them in 32 bits
 _UTM_SOUTH, _UTM_NORTH = -80.0, 84.0  # degrees of latitude between which there are zones
 
 
@@ -43,7 +45,8 @@ class SquareGrid:
 def square_grid(path: Path, dataset: Any, metres: float, crs: str | None) -> SquareGrid:
     """The grid that covers an open scene in `crs`; None: in its own map, where that is UTM, else in its UTM zone.
 
-    Raises ImageError where the scene has no place, or none in that map.
+    Raises ImageError where the scene has no place, or none in that map, or pixels of `metres` are larger than all of it
+    or far finer than its own.
     """
     from rasterio.crs import CRS
 
@@ -62,9 +65,23 @@ def square_grid(path: Path, dataset: Any, metres: float, crs: str | None) -> Squ
     near = _carried(path, dataset, goal, middle[0] + np.array([0, 1, 0]), middle[1] + np.array([0, 0, 1]))
     (right_x, down_x), (right_y, down_y) = (values[1:] - values[0] for values in near)
     own = math.sqrt(abs(right_x * down_y - right_y * down_x))
-    left, right = math.ceil(min(xs) / metres - _ROUNDING), math.floor(max(xs) / metres + _ROUNDING)
-    top, bottom = math.floor(max(ys) / metres + _ROUNDING), math.ceil(min(ys) / metres - _ROUNDING)
-    return SquareGrid(goal, metres, left, top, max(right - left, 0), max(top - bottom, 0), metres / own)
+    coarser = metres / own if own > 0 else math.inf
+    if not math.isfinite(coarser):
+        raise ImageError(path, f"has pixels of {own:g} m in {goal.to_string()}", "set the right CRS and transform")
+    west, east, south, north = float(min(xs)), float(max(xs)), float(min(ys)), float(max(ys))
+    span = max(east - west, north - south)
+    farthest = max(span, abs(west), abs(east), abs(south), abs(north))
+    # Without a map that distorts, the first is the largest: no span is longer than both sides together.
+    least = max(own * _FINEST, span / (dataset.width + dataset.height) * _FINEST, farthest / _FARTHEST)
+    if metres < least * (1 - _ROUNDING):
+        reason = f"has pixels of {own:g} m in {goal.to_string()}, resample_m asks for {metres:g} m"
+        raise ImageError(path, reason, f"ask for {least:g} m or more, or set the right CRS and transform")
+    left, right = math.ceil(west / metres - _ROUNDING), math.floor(east / metres + _ROUNDING)
+    top, bottom = math.floor(north / metres + _ROUNDING), math.ceil(south / metres - _ROUNDING)
+    if right <= left or top <= bottom:
+        reason = f"is smaller than one pixel of {metres:g} m ({goal.to_string()})"
+        raise ImageError(path, reason, "lower resample_m, or set the right CRS and transform")
+    return SquareGrid(goal, metres, left, top, right - left, top - bottom, coarser)
 
 
 def fitting_overview(dataset: Any, coarser: float) -> int | None:
@@ -84,7 +101,10 @@ def reprojected(path: Path, dataset: Any, grid: SquareGrid, nodata: float | None
     if nodata is not None:  # a pixel is nodata where all bands are: a black band alone is a measurement
         place |= {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "YES"}
     with reading(path), WarpedVRT(dataset, resampling=Resampling.bilinear, **place) as warped:
-        yield warped
+        try:
+            yield warped
+        except ImageError as error:  # the name of what is warped is none of a file
+            raise ImageError(path, error.reason, error.fix) from None
 
 
 def inside(path: Path, dataset: Any, grid: SquareGrid, corners: list[tuple[int, int]], px: int) -> list[bool]:

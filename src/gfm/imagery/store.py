@@ -86,7 +86,12 @@ class Store:
             fix = f"pip install {package}" if package else " ".join(str(error).split())
             raise StoreError(f"{self.address}: reading {protocol}:// needs a package that is missing; {fix}") from None
         except ValueError as error:
+            if protocol not in fsspec.available_protocols():
+                fix = "use s3, gs, az, https, file or another, or install the fsspec package that knows it"
+                raise StoreError(f"{self.address}: no protocol {protocol}:// is known; {fix}") from None
             raise StoreError(f"{self.address}: {' '.join(str(error).split())}") from None
+        except OSError as error:  # a package that lacks a library of the system
+            raise StoreError(f"{self.address}: {protocol}:// cannot be used here: {_said(error)}") from None
         return system, str(base)
 
 

@@ -23,6 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=1
 Licence = Annotated[str, Field(pattern=r"\S")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
+SCHEDULER_PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss")  # of distributed; its inproc reaches no other process
+
 
 def _below(root: str) -> str:
     if not root or root.startswith(("/", "~", "\\")) or ".." in root.replace("\\", "/").split("/"):
@@ -40,8 +42,12 @@ def _store_address(address: str) -> str:
 
 
 def _scheduler(address: str) -> str:
-    if not re.fullmatch(r"[a-z]+://\S+:\d+", address):
+    found = re.fullmatch(r"([a-z]+)://\S+:\d+", address)
+    if found is None:
         raise ValueError(f"{address} is no address of a Dask scheduler, such as tcp://node0:8786")
+    if found[1] not in SCHEDULER_PROTOCOLS:
+        known = ", ".join(SCHEDULER_PROTOCOLS)
+        raise ValueError(f"{address}: a Dask scheduler is not found by {found[1]}, only by {known}")
     return address
 
 

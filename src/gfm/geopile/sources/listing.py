@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gfm.errors import DataError
 from gfm.geopile.archives import SUFFIXES
-from gfm.geopile.sources.folder import Folder
+from gfm.geopile.sources.folder import Folder, StoreFolder
 
 
 def matching(folder: Folder, source: str, include: Sequence[str], default: str, suffixes: Sequence[str]) -> list[str]:
@@ -37,7 +37,8 @@ def matching(folder: Folder, source: str, include: Sequence[str], default: str, 
 def nothing_found(folder: Folder, source: str, wanted: str, archives: int = 0) -> DataError:
     """The error of a source whose folder is there, without the files that are `wanted`, but maybe with archives."""
     key = f"geopile.sources.{source}"
-    fix = f"correct {key}.root or {key}.include"
+    where = f"{key}.store, " if isinstance(folder, StoreFolder) else ""
+    fix = f"correct {where}{key}.root or {key}.include"
     if archives:
         files, them = ("an archive", "it") if archives == 1 else (f"{archives} archives", "them")
         fix = f"it holds {files}: declare format: archive (or webdataset), or unpack {them}"
