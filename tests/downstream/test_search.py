@@ -186,6 +186,13 @@ def test_a_broken_journal_is_named(searching):
     assert code == 2 and ".gfm/search/buildings/teacher.journal: is no journal of Optuna's" in printed
 
 
+def test_where_nothing_learns_there_is_nothing_to_search_for(workplace):
+    data = {"format": "class-folders", "root": "scenes", "split": {"val": ["a"], "test": ["b"]}}
+    workplace.declare(scenes={"kind": "classification", "data": data, "finetune": {"mode": "knn", "seeds": [0]}})
+    code, printed = workplace.gfm("search", "scenes", "teacher")
+    assert code == 2 and "tasks.scenes.finetune.mode = knn: nothing learns" in printed
+
+
 def test_a_task_without_a_search_is_told_the_lines_to_write(searching):
     workplace = searching(search=None)
     code, printed = workplace.gfm("search", "buildings", "teacher", "--trials", "1")

@@ -490,7 +490,6 @@ def test_a_cached_file_over_another_ones_name_is_not_believed(site: Site) -> Non
     before = site.assembled()
     one, other, *_ = sorted((site.folder / FOLDER / "findings").iterdir())
     shutil.copy(one, other)
-    (site.folder / FOLDER / "names").mkdir(exist_ok=True)
     assert site.assembled() == before
 
 

@@ -19,8 +19,11 @@ import rasterio
 from rasterio.transform import from_origin
 
 from gfm.errors import GfmError
+from gfm.geopile import cluster
 from gfm.geopile.assemble import assemble
 from gfm.geopile.cluster import cluster_map
+from gfm.geopile.sources.folder import DiskFolder
+from gfm.geopile.sources.label_tables import read_label_tables
 from gfm.layout import COLLECTION
 from gfm.params import Params
 
@@ -180,3 +183,14 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         cluster_map("tcp://127.0.0.1:9", tmp_path),
     ):
         pass
+
+
+def test_a_worker_that_served_an_assembly_before_reads_label_tables_again(tmp_path: Path) -> None:
+    folder, table = DiskFolder(tmp_path), tmp_path / "labels.csv"
+
+    def labels(run: str, label: str) -> object:
+        table.write_text(f"image,{label}\na.png,1\n", encoding="utf-8")
+        return cluster._on_worker(tmp_path, run, lambda file: read_label_tables(folder, "*.csv").of(file), "a.png")
+
+    assert labels("first", "tree") == labels("first", "sea") == ("tree",)  # one assembly reads them once
+    assert labels("second", "sea") == ("sea",)

@@ -351,6 +351,8 @@ def test_data_docs_show_every_suite_and_fetch_nothing(whole: Params) -> None:
     assert "9.5" in pages["manifest"] and "entropy_bits" in pages["manifest"]
     for page in pages.values():
         assert not re.search(r"""(?:src|href)=["']https?:|url\(['"]?https?:""", page)
+        linked = re.findall(r'href="([^"#]+)"', page)
+        assert all((DATA_DOCS / name).is_file() for name in linked), linked
     findings(whole)
     assert pages == {path.stem: path.read_text() for path in DATA_DOCS.glob("*.html")}
 

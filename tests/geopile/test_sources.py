@@ -11,6 +11,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
+from gfm.errors import DataError
 from gfm.geopile.sources import list_files, read_tiles, tile_names
 from gfm.geopile.sources.dates import date_of_name
 from gfm.geopile.sources.folder import DiskFolder
@@ -200,3 +201,14 @@ def test_a_folder_that_links_to_its_parent_is_not_walked_for_ever(tmp_path: Path
     (tmp_path / "a/x.png").touch()
     (tmp_path / "a/loop").symlink_to(tmp_path)
     assert matching(DiskFolder(tmp_path), "s", [], "**/*", (".png",)) == ["a/x.png"]
+
+
+def test_a_pattern_that_is_none_and_a_mask_that_is_every_scene_name_their_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"")
+    scenes = {"format": "scenes", "root": ".", "licence": "CC0"}
+    odd = ScenesSource.model_validate(scenes | {"include": ["[z-a].tif"]})
+    with pytest.raises(DataError, match=r"geopile\.sources\.s\.include: \[z-a\]\.tif: is no pattern"):
+        list_files("s", odd, tmp_path)
+    masked = ScenesSource.model_validate(scenes | {"cloud": {"file": "*.tif", "cloud": [1]}})
+    with pytest.raises(DataError, match=r"geopile\.sources\.s\.cloud\.file: every one of 1 files is a mask"):
+        list_files("s", masked, tmp_path)

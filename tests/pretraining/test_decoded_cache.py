@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from gfm import layout
 from gfm.errors import DataError, GfmError
-from gfm.imagery.shard_reader import decode_image
+from gfm.imagery.shard_reader import ShardReader, decode_image
 from gfm.params import Crop
 from gfm.pretraining import decoded_cache
-from gfm.pretraining.collection import read_rows
+from gfm.pretraining.collection import Rows, read_rows
 from gfm.pretraining.data import CropDataset, FixedBatches, make_loader
 from gfm.pretraining.decoded_cache import FOLDER, DecodedCache
 from gfm.pretraining.run import pretrain
@@ -173,3 +174,25 @@ def test_a_training_from_the_cache_ends_at_the_same_weights(folder: Path, teache
 
     assert weights() == weights(decoded_cache=True)
     assert len(list(FOLDER.glob("*/key.json"))) == 1
+
+
+def test_images_of_a_manifest_without_a_source_have_a_cache_of_their_own(folder: Path) -> None:
+    """Some of them are in that manifest alone."""
+    whole = filled()
+    table = pq.read_table(layout.MANIFEST)
+    variant = layout.manifest_without("a")
+    variant.parent.mkdir()
+    pq.write_table(table, variant)
+    pq.write_table(table.slice(3), layout.MANIFEST)
+    rows = read_rows("train", without="a")
+    cache = DecodedCache.of_collection(3, None, "pretrain.gfm", variant)
+    cache.fill(ALONE, threads=2)
+    reader = ShardReader(layout.SHARDS)
+    for row in range(len(rows)):
+        shown = decode_image(reader.bytes(*rows.place(row)), rows.id(row))
+        assert np.array_equal(cache.of(rows).image(row), shown)
+    with pytest.raises(DataError, match=r"pretrain\.gfm: 3 of its images are not in"):
+        DecodedCache.of_collection(3, None, "pretrain.gfm").of(Rows(table))
+    filled()
+    assert cache.folder.exists()  # of a manifest that is there
+    assert whole.folder == cache.folder

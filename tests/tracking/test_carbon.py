@@ -11,7 +11,7 @@ import pytest
 
 from gfm.params import Carbon
 from gfm.tracking import carbon
-from gfm.tracking.carbon import Energy, Meter, describe, grid, measure
+from gfm.tracking.carbon import Energy, Meter, describe, grid, measure, total
 from gfm.tracking.computed import compute, design_power
 
 
@@ -186,3 +186,12 @@ def test_the_computed_figures_follow_the_seconds_of_all_parts() -> None:
     energy = Energy(0.25, 0.1, 60.0, "m", "estimated", "FRA", 0.4, "", 0.3, 0.12, "by the test").over(90.0)
     assert (energy.seconds, energy.kwh) == (90.0, 0.25)
     assert (energy.computed_kwh, energy.computed_kg_co2eq) == pytest.approx((0.45, 0.18))
+
+
+def test_computed_figures_of_parts_are_summed_and_unknown_as_soon_as_one_is() -> None:
+    def part(kwh: float | None, computed: float | None) -> Energy:
+        return Energy(kwh, kwh, 1.0, "codecarbon", "measured", "FRA", 1.0, "", computed, computed)
+
+    assert total([part(1.0, 2.0), part(1.0, 3.0)]).computed_kwh == 5.0
+    assert total([part(None, 2.0), part(1.0, 3.0)]).computed_kg_co2eq == 5.0
+    assert total([part(1.0, 2.0), part(1.0, None)]).computed_kwh is None

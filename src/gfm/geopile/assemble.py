@@ -25,7 +25,7 @@ from gfm.geopile.choice import Choice, choose, dropped
 from gfm.geopile.cluster import cluster_map, on_shared_paths
 from gfm.geopile.findings import inspect_units, known
 from gfm.geopile.manifest import ManifestWriter, Place
-from gfm.geopile.parallel import OrderedMap, nothing, ordered_map
+from gfm.geopile.parallel import OrderedMap, in_this_process, ordered_map
 from gfm.geopile.quarantine import write_dropped, write_quarantine
 from gfm.geopile.stored_shards import Places, known_shards, place_shards, plan_shards, write_shards
 from gfm.geopile.summary import print_summary, summarise, write_summary
@@ -111,7 +111,7 @@ def _map(params: Params) -> AbstractContextManager[OrderedMap]:
 def _worth(params: Params, on_workers: OrderedMap, files: int, size: int) -> OrderedMap:
     """Processes where there is enough to do (they are started when they are first used); a cluster, if there is one."""
     if params.geopile.scheduler is None and files < FEW_FILES and size < FEW_BYTES:
-        return lambda function, items, _=nothing, /: map(function, items)
+        return in_this_process
     return on_workers
 
 

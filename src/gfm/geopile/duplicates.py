@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gfm.imagery.alike import Numbers, Words, close_pairs
+from gfm.imagery.preference import by_preference
 
 EXACT = "exact duplicate"
 NEAR = "near duplicate"
@@ -54,7 +55,7 @@ def find_duplicates(pictures: Pictures, bits: int) -> Copies:
     Kept of a group is the labelled image, then the larger, then the one of the earlier source, then the smaller id.
     An image is dropped only for one that is itself kept and within `bits` of it.
     """
-    ranked = np.lexsort((pictures.source, -pictures.area, ~pictures.labelled))  # stable: then by id
+    ranked = by_preference(pictures.labelled, pictures.area, pictures.source)
     pixels = pictures.pixels[ranked]
     order = np.lexsort((pixels[:, 1], pixels[:, 0]))  # of equal pixels the best stays first
     new = np.ones(len(order), np.bool_)

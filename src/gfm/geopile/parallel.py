@@ -64,6 +64,13 @@ def batches(items: Iterable[Item], most: int, size: Callable[[Item], int] = noth
         yield batch
 
 
+def in_this_process(
+    function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int] = nothing, /
+) -> Iterator[Result]:
+    """The map of one process."""
+    return map(function, items)
+
+
 @contextmanager
 def ordered_map(workers: int) -> Iterator[OrderedMap]:
     """A map that runs in this process for one worker, else in `workers` processes kept until the block ends.
@@ -71,7 +78,7 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
     The map raises GfmError when a worker is killed (for example for lack of memory).
     """
     if workers <= 1:
-        yield lambda function, items, size=nothing: map(function, items)
+        yield in_this_process
         return
     # Spawned, not forked: threads of GDAL and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")

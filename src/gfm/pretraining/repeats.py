@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfm.imagery.preference import preference
+from gfm.imagery.preference import by_preference
 from gfm.pretraining.collection import Rows
 
 BLOCK = 1024  # images compared at once, with so many
@@ -33,7 +33,7 @@ class Repeat(NamedTuple):
 
 
 def find_repeats(rows: Rows, features: Tensor, sources: Sequence[str], cosine: float) -> list[Repeat]:
-    """The rows whose features (N, C) are at least `cosine` alike to those of a kept row, sorted by id.
+    """The rows whose features (N, C), in the order of ids, are at least `cosine` alike to those of a kept row, by id.
 
     Kept of a group is the one that `gfm.imagery.preference` puts first (as of perceptual duplicates), `sources` being
     the declared ones in their order; `kept` is the most similar of the kept rows. Every pair is compared, a block at a
@@ -41,12 +41,9 @@ def find_repeats(rows: Rows, features: Tensor, sources: Sequence[str], cosine: f
     """
     table = rows.table
     order = {source: number for number, source in enumerate(sources)}
-    columns = (table[name].to_pylist() for name in ("id", "source", "label", "width", "height"))
-    keys = [
-        preference(label=label, width=width, height=height, source=order.get(source, len(order)), identity=identity)
-        for identity, source, label, width, height in zip(*columns, strict=True)
-    ]
-    ranked = sorted(range(len(keys)), key=keys.__getitem__)
+    source = np.array([order.get(name, len(order)) for name in table["source"].to_pylist()])
+    area = table["width"].to_numpy().astype(np.int64) * table["height"].to_numpy()
+    ranked = by_preference(table["label"].is_valid().to_numpy(), area, source).tolist()
     among = F.normalize(features.float(), dim=1)[ranked]
     kept: list[int] = []  # positions in `ranked`
     found = []
