@@ -110,6 +110,17 @@ def test_scores_on_another_ground_do_not_count(store: Any, gfm: Gfm, ground: dic
     assert words in refusal(store, gfm)
 
 
+def test_a_champion_that_is_scored_again_beside_the_challenger_can_be_compared(store: Any, gfm: Gfm) -> None:
+    first = store.scored(WEAK)
+    set_champion(store.params, first, "the first", dry_run=False)
+    new = store.version()
+    store.score(new, STRONG, ground={"index": "i2"})
+    out = refusal(store, gfm)
+    assert f"declare encoders.before = {{kind: registered, version: {first}}}, name `before` in models" in out
+    store.score(first, WEAK, ground={"index": "i2"})
+    assert gfm("promote")[0] == 0 and store.aliases == {"champion": new}
+
+
 @pytest.mark.parametrize(
     ("tags", "words"),
     [

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gfm.cli.app import DEFAULT, ParamsFile, app, load_params
 from gfm.errors import GfmError
-
-if TYPE_CHECKING:
-    pass
 
 REFUSED = 3  # exit code of a gate that stays closed: 1 is a crash, 2 an error that the user can mend
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from gfm.evaluation.arp import UndefinedARP, relative_performance
 from gfm.evaluation.bootstrap import Interval, bootstrap_intervals
-from gfm.evaluation.scored_version import ScoredVersion
+from gfm.evaluation.scored_version import ScoredVersion, taken_along
 from gfm.evaluation.verdict import TOO_NARROW
 from gfm.params import Params
 from gfm.tracking.registry import NO_PARENTS
@@ -122,8 +122,7 @@ def _ground_reasons(tasks: Sequence[str], challenger: ScoredVersion, rival: Riva
             elif mine != theirs:
                 reasons.append(
                     f"{task}: scored on another {thing} ({mine[:10]}) than {rival.name} ({theirs[:10]}); "
-                    f"score {rival.name} on this one first: its encoder in models/encoders, `gfm finetune`, "
-                    "`gfm evaluate`"
+                    f"to score {rival.name} on this one too, {taken_along(rival.scored.version)}"
                 )
     return reasons
 

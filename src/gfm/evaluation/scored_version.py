@@ -44,8 +44,8 @@ def read_scored(registry: Registry, version: Version) -> ScoredVersion:
     if run is None:
         raise DataError(
             f"{what}: no finished pipeline run of tracking.experiment has scored it; run `dvc repro -s -f evaluate` "
-            f"where {layout.ENCODERS} holds its encoder (whose run.json names the run {version.run_id}), or, where DVC "
-            "would replace it, `gfm finetune` on every task and `gfm evaluate`"
+            f"where {layout.ENCODERS} holds its encoder (whose run.json names the run {version.run_id}), or "
+            f"{taken_along(version)}"
         )
     pipeline, model = str(run.info.run_id), str(run.data.tags[f"{SCORED}{version.run_id}"])
     again = f"run {pipeline}, which scored {what}: {{problem}}; score it again with `dvc repro -s -f evaluate`"
@@ -58,6 +58,14 @@ def read_scored(registry: Registry, version: Version) -> ScoredVersion:
             raise DataError(again.format(problem=f"its artifacts have no {thing} ({min(names)})"))
     metrics = {task: ground.metric for task, ground in grounds.items()}
     return ScoredVersion(version, pipeline, dict(run.data.tags), model, primary_only(results, metrics), grounds)
+
+
+def taken_along(version: Version) -> str:
+    """What a user writes to have a version scored beside the others, by the present tasks."""
+    return (
+        f"declare encoders.before = {{kind: registered, version: {version.number}}}, name `before` in models, "
+        "then `dvc repro`"
+    )
 
 
 def _fetched(registry: Registry, run_id: str, name: str, folder: Path, again: str) -> Path:
