@@ -16,6 +16,7 @@ ENCODERS = Path("models/encoders")
 TASK_MODELS = Path("models/tasks")
 SEARCHES = Path("models/search")
 TRIALS = Path(".gfm/search")  # what an interrupted search goes on from
+FINISHED_SEEDS = Path(".gfm/finetune")  # what an interrupted fine-tuning goes on from
 REPORTS = Path("reports")
 VALIDATION = REPORTS / "validation.json"
 VALIDATION_PASSED = REPORTS / "validation_passed.txt"  # the same bytes for any data: trainings wait for it
@@ -60,3 +61,8 @@ def search_folder(task: str, model: str) -> Path:
 def trials_file(task: str, model: str) -> Path:
     """The finished trials of one model on one task, of all spaces that were ever searched; Optuna's journal."""
     return TRIALS / task / f"{model}.journal"
+
+
+def finished_seeds(task: str, model: str) -> Path:
+    """The finished seeds of one model on one task, while the fine-tuning has not ended."""
+    return FINISHED_SEEDS / task / model

@@ -130,13 +130,13 @@ import torch
 from gfm.downstream import finetune
 torch.set_num_threads(1)
 sys.modules["codecarbon"] = None
-learn, count = finetune._learn, []
+learn, count = finetune.learn, []
 def dying(*given):
     count.append(1)
     if len(count) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return learn(*given)
-finetune._learn = dying
+finetune.learn = dying
 from gfm.cli import main
 sys.argv = ["gfm", "search", "buildings", "teacher"]
 main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from pydantic import JsonValue
 
+from gfm.downstream.fingerprint import fingerprint
 from gfm.downstream.module import Diverged
 from gfm.downstream.requirements import need_optuna
 from gfm.downstream.training import Learned
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, trials_file
-from gfm.models.encoder_file import WEIGHTS, EncoderCard
 from gfm.output_folder import only_writer
 from gfm.params import Finetune, Params, Search, Task
 from gfm.progress import say
@@ -28,12 +26,6 @@ from gfm.tracking.carbon import Energy, measure, total
 from gfm.tracking.provenance import run_of
 from gfm.tracking.runs import ENCODER_TAG, Run, child_run
 
-# Of a task's settings: what a trial's score does not depend on. Learning rate and batch size are what is tried.
-INDIFFERENT: dict[str, Any] = {
-    **dict.fromkeys(("too_small", "variant_of", "geobench2"), True),
-    "search": {"trials"},
-    "finetune": {"seeds", "workers"},
-}
 RANDOM_TRIALS = 5  # before TPE has enough to go by; Optuna's own 10 would be most of a budget of 16
 DIGITS = 3  # of a learning rate
 
@@ -48,7 +40,6 @@ class Subject:
     model_name: str
     task: Task
     index: str  # digest of the task's samples
-    card: EncoderCard
 
     @property
     def search(self) -> Search:
@@ -195,7 +186,7 @@ def _open(file: Path, subject: Subject) -> Any:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
         study = optuna.create_study(
-            study_name=_fingerprint(subject), storage=storage, direction="maximize", load_if_exists=True
+            study_name=_study_name(subject), storage=storage, direction="maximize", load_if_exists=True
         )
     except (ValueError, KeyError) as error:
         raise DataError(f"{file}: is no journal of Optuna's ({error}); remove it, and the search begins anew") from None
@@ -219,26 +210,11 @@ def _sampler(seed: int, number: int) -> Any:
     return optuna.samplers.TPESampler(seed=own, n_startup_trials=RANDOM_TRIALS)
 
 
-def _fingerprint(subject: Subject) -> str:
+def _study_name(subject: Subject) -> str:
     """Of all that the trials' scores depend on, but for the code."""
-    card, weights = subject.card, encoder_folder(subject.model_name) / WEIGHTS
     lowest = subject.task.finetune.at(subject.search.lr[0], subject.search.batch_sizes[0])  # the ratio of its rates
     task = subject.task.model_copy(update={"finetune": lowest})
-    known = {
-        "task": task.model_dump(mode="json", exclude=INDIFFERENT),
-        "index": subject.index,
-        "encoder": [
-            card.architecture,
-            card.model_args,
-            card.image_px,
-            card.bands,
-            card.mean,
-            card.std,
-            card.batch_norm,
-        ],
-        "weights": xxhash.xxh3_128_hexdigest(weights.read_bytes()) if weights.exists() else None,
-    }
-    return xxhash.xxh3_128_hexdigest(json.dumps(known, sort_keys=True).encode())
+    return fingerprint(task, subject.index, subject.model_name)
 
 
 def _finished(study: Any) -> list[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gfm.downstream.finetune import known_task, prepare, searched
+from gfm.downstream.finetune import known_task, searched
+from gfm.downstream.job import prepare
 from gfm.downstream.requirements import check_requirements
 from gfm.downstream.search_result import in_words
 from gfm.downstream.table import read_index
@@ -29,9 +30,9 @@ def search_task(params: Params, task_name: str, model_name: str, trials: int | N
     check_requirements(params)
     final = search_folder(task_name, model_name)
     with new_folder(final) as folder:
-        index = read_index(task_name)
-        found = searched(params, prepare(params, task_name, model_name, index), index.digest, folder)
-    say(f"{task_name}, {model_name}: {in_words(found)}; written to {final}")
+        job = prepare(params, task_name, model_name, read_index(task_name))
+        found = searched(params, job, folder)
+    say(f"{job.title}: {in_words(found)}; written to {final}")
     if declared is None:
         say(f"to use a search for every model: tasks.{task_name}.search: {{trials: {len(found.trials)}}}")
         rates = "" if found.settings.full.schedule else f", encoder_lr: {found.settings.encoder_lr:g}"

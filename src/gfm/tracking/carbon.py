@@ -233,6 +233,8 @@ def measure(carbon: Carbon, what: str) -> Iterator[Meter]:
 
 def total(parts: Sequence[Energy]) -> Energy:
     """The energy of several pieces of work together; not measured as soon as one of them was not."""
+    if len(parts) == 1:
+        return parts[0]
     computed = _sum(parts, "computed_kwh"), _sum(parts, "computed_kg_co2eq")
     first = replace(parts[0], computed_kwh=computed[0], computed_kg_co2eq=computed[1])
     seconds = sum(part.seconds for part in parts)

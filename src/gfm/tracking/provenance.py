@@ -51,6 +51,14 @@ def code_version() -> tuple[str | None, bool | None]:
     return commit, None if changes is None else bool(changes)
 
 
+def source_digest() -> str:
+    """Of the gfm source that runs, committed or not."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def hardware() -> dict[str, JsonValue]:
     """CPU model, usable cores and GPU models, read without starting a GPU context."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
