@@ -21,8 +21,9 @@ from gfm.downstream.split import PARTS, Part, doubles, split_places
 from gfm.downstream.table import Row, write_rows
 from gfm.errors import DataError
 from gfm.imagery.hashing import dihedral_dhashes, file_hash, pixel_hash
+from gfm.imagery.keypoints import Keypoints, both_ways, save_keypoints
 from gfm.imagery.raster import ImageError
-from gfm.layout import TASKS
+from gfm.layout import TASKS, task_corners
 from gfm.output_folder import new_folder
 from gfm.params import CLASS_MAPS, NUMBERS, Params, Task
 from gfm.progress import say
@@ -38,6 +39,7 @@ class Seen:
     dhashes: tuple[tuple[str, ...], ...]
     content: str
     numbers: Moments | None
+    corners: tuple[Keypoints, ...]  # of every date and its mirror image; empty where they are not asked for
 
 
 def index_tasks(params: Params) -> None:
@@ -64,7 +66,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     bands = matching_bands(params, name, params.geopile.bands)
     data = open_format(name, task, Path(params.paths.raw))
     scenes, refused = data.scenes()
-    seen, unreadable = _look(name, data, scenes, bands)
+    seen, unreadable = _look(name, data, scenes, bands, corners=params.splits.find_shifted)
     misfits = data.misfits([item.sample for item in seen])
     unfit = [Refused(seen[position].sample.inputs[0][0], reason) for position, reason in misfits.items()]
     seen = [item for position, item in enumerate(seen) if position not in misfits]
@@ -103,6 +105,10 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         folder / f"{name}.parquet",
         [Row(item.sample, part, item.pixel_hashes, item.dhashes, item.content) for item, part in kept],
     )
+    if params.splits.find_shifted:
+        held_out = sorted((item for item, part in kept if part != "train"), key=lambda item: item.sample.id)
+        corners = [(item.sample.id, one) for item in held_out for one in item.corners]
+        save_keypoints(folder / task_corners(name).name, [one for one, _ in corners], [one for _, one in corners])
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     counts = ", ".join(f"{part} {summary['counts'][part]} in {len(summary['places'][part])} places" for part in PARTS)
     how = f"split by {split_by}" if split_by else "split by place"
@@ -167,7 +173,7 @@ def _say_shared(name: str, how: str, pairs: Sequence[Pair], samples: Sequence[tu
 
 
 def _look(
-    name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str]
+    name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str], *, corners: bool
 ) -> tuple[list[Seen], list[Refused]]:
     """Read every scene once; results are in the scenes' order."""
 
@@ -178,7 +184,7 @@ def _look(
             return Refused(Path(error.path).relative_to(data.raw).as_posix(), error.reason)
         files = [data.raw / file for date in scene.inputs for file in date]
         content = file_hash(files if scene.target is None else [*files, data.raw / scene.target])
-        return [_fingerprint(cut, content) for cut in cuts]
+        return [_fingerprint(cut, content, corners=corners) for cut in cuts]
 
     seen: list[Seen] = []
     refused: list[Refused] = []
@@ -190,7 +196,7 @@ def _look(
     return seen, refused
 
 
-def _fingerprint(cut: Cut, content: str) -> Seen:
+def _fingerprint(cut: Cut, content: str, *, corners: bool) -> Seen:
     return Seen(
         sample=cut.sample,
         classes=cut.classes,
@@ -198,6 +204,7 @@ def _fingerprint(cut: Cut, content: str) -> Seen:
         dhashes=tuple(tuple(dihedral_dhashes(image)) for image in cut.images),
         content=content,
         numbers=cut.numbers,
+        corners=tuple(one for image in cut.images for one in both_ways(image)) if corners else (),
     )
 
 

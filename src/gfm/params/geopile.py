@@ -265,6 +265,8 @@ class Splits(Section):
     leak_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash distance (any flip or turn) at which a task image has leaked
     )
+    # also look for shifted crops, part of a task image and other zooms by corners; `gfm index` again after a change
+    find_shifted: bool = False
 
 
 class Validation(Section):
