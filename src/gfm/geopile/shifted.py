@@ -70,7 +70,7 @@ def _held_out(tasks: tuple[str, ...]) -> _HeldOut:
         try:
             names, corners = load_keypoints(path)
         except FileNotFoundError:
-            fix = "run `dvc repro -f index`: splits.find_shifted was set after it ran"
+            fix = "run `dvc repro -f -s index`: splits.find_shifted was set after it ran"
             raise DataError(f"{path}: no such file; {fix}") from None
         held_out.of.extend((task, name) for name in names)
         held_out.corners.extend(corners)

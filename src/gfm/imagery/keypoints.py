@@ -21,8 +21,9 @@ MOST = 256  # corners an image
 AGREE = 16  # corners on one movement: the same ground
 
 _SIDE = 256  # pixels of the longer side that is looked at
-_WORD_BITS = 3  # by which nearly equal descriptors may differ in one of their four words
-_VOTES = 3  # such descriptors, that propose a pair of images
+_WORDS = 2  # of a descriptor's four that are compared to propose pairs: four find no more, and take twice the time
+_WORD_BITS = 3  # by which one of them may differ
+_VOTES = 2  # descriptors so alike that propose a pair of images
 _RATIO = 0.8  # of the distances of the nearest and the second (Lowe, 2004)
 _PX = 3.0  # that a corner may lie off
 _ZOOM = 2.5  # and as much smaller
@@ -74,7 +75,7 @@ def proposed(images: Sequence[Keypoints], others: Sequence[Keypoints]) -> Number
     """Pairs (image, other), (P, 2), that have some nearly equal descriptors: what `agreeing` should look at."""
     (owner, left), (other, right) = _flat(images), _flat(others)
     votes = []
-    for word in range(4):
+    for word in range(_WORDS):
         mine, theirs = close_pairs(left[:, word], right[:, word], _WORD_BITS)
         votes.append(np.stack([owner[mine], other[theirs], mine], axis=1))
     each = np.unique(np.concatenate(votes), axis=0)  # a corner votes once

@@ -265,7 +265,7 @@ class Splits(Section):
     leak_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash distance (any flip or turn) at which a task image has leaked
     )
-    # also look for shifted crops, part of a task image and other zooms by corners; `gfm index` again after a change
+    # also look for shifted crops and other zooms of task images, by corners; after a change `dvc repro -f -s index`
     find_shifted: bool = False
 
 
