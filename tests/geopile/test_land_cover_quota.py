@@ -207,6 +207,9 @@ def test_rasters_that_cannot_be_used_stop_before_any_image_is_read(monkeypatch: 
         DataError, match=r"geopile\.land_cover: folder raw/worldcover holds no file that matches \*\.tif"
     ):
         built()
+    Path("raw/worldcover/._a.tif").write_text("what a Mac leaves beside a file")
+    with pytest.raises(DataError, match="holds no file"):
+        built()
     save(Path("raw/worldcover/a.tif"), np.zeros((8, 8, 3), np.uint8), 40)
     with pytest.raises(ImageError, match=r"worldcover/a\.tif: has 3 bands of uint8"):
         built()

@@ -144,6 +144,10 @@ def test_nobody_looks_unless_asked_and_an_index_without_corners_says_what_to_do(
     task_corners("t").unlink()
     with pytest.raises(DataError, match=r"data/tasks/t\.corners\.npz: no such file; run `dvc repro -f -s index`"):
         split(parameters())
+    for damaged in (kept[: len(kept) // 2], b""):
+        task_corners("t").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"t\.corners\.npz: cannot be read \(.*\); run"):
+            split(parameters())
     task_corners("t").write_bytes(kept)
 
 

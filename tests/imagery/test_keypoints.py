@@ -33,6 +33,11 @@ def test_plain_ground_shows_nothing_and_accuses_nobody() -> None:
     assert agreeing(blocks, blocks) >= AGREE
 
 
+def test_a_mere_strip_has_no_corners() -> None:
+    for height, width in ((1, 1), (2, 900), (900, 2), (40, 2000)):
+        assert len(keypoints(np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)).words) == 0
+
+
 def test_images_of_one_band_and_of_several_have_corners_too() -> None:
     assert len(keypoints(BLOCKS[..., :1]).words) >= AGREE
     assert len(keypoints(np.concatenate([BLOCKS, BLOCKS[..., :2]], axis=2)).words) >= AGREE

@@ -39,7 +39,6 @@ class Seen:
     dhashes: tuple[tuple[str, ...], ...]
     content: str
     numbers: Moments | None
-    corners: tuple[Keypoints, ...]  # of every date and its mirror image; empty where they are not asked for
 
 
 def index_tasks(params: Params) -> None:
@@ -66,7 +65,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     bands = matching_bands(params, name, params.geopile.bands)
     data = open_format(name, task, Path(params.paths.raw))
     scenes, refused = data.scenes()
-    seen, unreadable = _look(name, data, scenes, bands, corners=params.splits.find_shifted)
+    seen, unreadable = _look(name, data, scenes, bands)
     misfits = data.misfits([item.sample for item in seen])
     unfit = [Refused(seen[position].sample.inputs[0][0], reason) for position, reason in misfits.items()]
     seen = [item for position, item in enumerate(seen) if position not in misfits]
@@ -106,9 +105,8 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         [Row(item.sample, part, item.pixel_hashes, item.dhashes, item.content) for item, part in kept],
     )
     if params.splits.find_shifted:
-        held_out = sorted((item for item, part in kept if part != "train"), key=lambda item: item.sample.id)
-        corners = [(item.sample.id, one) for item in held_out for one in item.corners]
-        save_keypoints(folder / task_corners(name).name, [one for one, _ in corners], [one for _, one in corners])
+        held_out = {item.sample.id for item, part in kept if part != "train"}
+        _write_corners(folder / task_corners(name).name, name, data, scenes, bands, held_out)
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     counts = ", ".join(f"{part} {summary['counts'][part]} in {len(summary['places'][part])} places" for part in PARTS)
     how = f"split by {split_by}" if split_by else "split by place"
@@ -173,7 +171,7 @@ def _say_shared(name: str, how: str, pairs: Sequence[Pair], samples: Sequence[tu
 
 
 def _look(
-    name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str], *, corners: bool
+    name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str]
 ) -> tuple[list[Seen], list[Refused]]:
     """Read every scene once; results are in the scenes' order."""
 
@@ -184,7 +182,7 @@ def _look(
             return Refused(Path(error.path).relative_to(data.raw).as_posix(), error.reason)
         files = [data.raw / file for date in scene.inputs for file in date]
         content = file_hash(files if scene.target is None else [*files, data.raw / scene.target])
-        return [_fingerprint(cut, content, corners=corners) for cut in cuts]
+        return [_fingerprint(cut, content) for cut in cuts]
 
     seen: list[Seen] = []
     refused: list[Refused] = []
@@ -196,7 +194,27 @@ def _look(
     return seen, refused
 
 
-def _fingerprint(cut: Cut, content: str, *, corners: bool) -> Seen:
+def _write_corners(
+    path: Path, name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str], held_out: set[str]
+) -> None:
+    """Keep the corners of every date of the held-out samples, and of its mirror image, sorted by id.
+
+    Their scenes are read once more: corners of training samples, which nobody needs, would fill the memory.
+    """
+
+    def look(scene: Scene) -> list[tuple[str, Keypoints]]:
+        try:
+            cuts = [cut for cut in data.cut(scene, bands) if cut.sample.id in held_out]
+        except ImageError:  # it was refused before
+            return []
+        return [(cut.sample.id, one) for cut in cuts for image in cut.images for one in both_ways(image)]
+
+    found = [pair for pairs in read_in_threads(look, scenes, f"{name}: corners", "scenes") for pair in pairs]
+    found.sort(key=lambda pair: pair[0])
+    save_keypoints(path, [sample for sample, _ in found], [one for _, one in found])
+
+
+def _fingerprint(cut: Cut, content: str) -> Seen:
     return Seen(
         sample=cut.sample,
         classes=cut.classes,
@@ -204,7 +222,6 @@ def _fingerprint(cut: Cut, content: str, *, corners: bool) -> Seen:
         dhashes=tuple(tuple(dihedral_dhashes(image)) for image in cut.images),
         content=content,
         numbers=cut.numbers,
-        corners=tuple(one for image in cut.images for one in both_ways(image)) if corners else (),
     )
 
 

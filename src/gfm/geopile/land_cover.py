@@ -138,7 +138,9 @@ def _files(declared: LandCover, root: Path) -> list[str]:
         patterns = [glob_regex(pattern) for pattern in declared.include or _EVERY_TIFF]
     except DataError as error:
         raise DataError(f"{KEY}.include: {error}") from None
-    files = sorted(file for file in DiskFolder(root).files(KEY) if any(pattern.fullmatch(file) for pattern in patterns))
+    found = (file for file in DiskFolder(root).files(KEY) if any(pattern.fullmatch(file) for pattern in patterns))
+    hidden = () if declared.include else (".",)
+    files = sorted(file for file in found if not file.rsplit("/", 1)[-1].startswith(hidden))
     if not files:
         wanted = ", ".join(declared.include) or "*.tif or *.tiff"
         fix = f"correct {KEY}.root or {KEY}.include"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 from gfm.errors import DataError
 from gfm.geopile.leakage import Leak
@@ -72,6 +73,8 @@ def _held_out(tasks: tuple[str, ...]) -> _HeldOut:
         except FileNotFoundError:
             fix = "run `dvc repro -f -s index`: splits.find_shifted was set after it ran"
             raise DataError(f"{path}: no such file; {fix}") from None
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise DataError(f"{path}: cannot be read ({error}); run `dvc repro -f -s index`") from None
         held_out.of.extend((task, name) for name in names)
         held_out.corners.extend(corners)
     return held_out

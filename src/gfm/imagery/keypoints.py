@@ -26,7 +26,8 @@ _WORD_BITS = 3  # by which one of them may differ
 _VOTES = 2  # descriptors so alike that propose a pair of images
 _RATIO = 0.8  # of the distances of the nearest and the second (Lowe, 2004)
 _PX = 3.0  # that a corner may lie off
-_ZOOM = 2.5  # and as much smaller
+_ZOOM = 2.5  # by which one may be larger than the other
+_EDGE = 16  # pixels along an image's edges that are too near for a descriptor
 
 
 class Keypoints(NamedTuple):
@@ -36,16 +37,22 @@ class Keypoints(NamedTuple):
     words: Words
 
 
+_NONE = Keypoints(np.empty((0, 2), np.float32), np.empty((0, 4), np.uint64))
+
+
 def keypoints(image: Image) -> Keypoints:
-    """The corners of a uint8 (H, W, C) image; none of one without any, such as water."""
+    """The corners of a uint8 (H, W, C) image; none of one without any, such as water, or of a mere strip."""
     picture = grey(image)
-    factor = _SIDE / max(picture.shape)
-    if factor != 1:
-        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=how)
-    found, bits = cv2.ORB.create(MOST, edgeThreshold=16, patchSize=31, fastThreshold=8).detectAndCompute(picture, None)
+    height, width = (round(side * _SIDE / max(picture.shape)) for side in picture.shape)
+    if min(height, width) <= 2 * _EDGE:
+        return _NONE
+    if max(picture.shape) != _SIDE:
+        how = cv2.INTER_AREA if max(picture.shape) > _SIDE else cv2.INTER_CUBIC
+        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+    orb = cv2.ORB.create(MOST, edgeThreshold=_EDGE, patchSize=31, fastThreshold=8)
+    found, bits = orb.detectAndCompute(picture, None)
     if bits is None:
-        return Keypoints(np.empty((0, 2), np.float32), np.empty((0, 4), np.uint64))
+        return _NONE
     order = np.argsort([-corner.response for corner in found], kind="stable")[:MOST]
     return Keypoints(np.array([found[at].pt for at in order], np.float32), bits[order].view(np.uint64))
 
