@@ -43,6 +43,11 @@ def task_index(task: str) -> Path:
     return TASKS / f"{task}.parquet"
 
 
+def task_corners(task: str) -> Path:
+    """Corners of one task's validation and test images, where `splits.find_shifted` asks for them."""
+    return TASKS / f"{task}.corners.npz"
+
+
 def encoder_folder(name: str) -> Path:
     """One encoder: `config.json` and `model.safetensors`, loadable by timm's `local-dir:`."""
     return ENCODERS / name

@@ -12,10 +12,10 @@ _SHOWN = 3
 
 
 def check_imagery(params: Params, home: Path) -> str:
-    """Look for `paths.raw` and the root of every source and task below it; `home` is the parameter file's folder.
+    """Look for `paths.raw` and every root below it, of sources, tasks and land cover.
 
-    Returns a remark where DVC tracks a raw folder that is not there yet, else "". ParameterError names the roots that
-    are missing.
+    `home` is the parameter file's folder. Returns a remark where DVC tracks a raw folder that is not there yet, else
+    "". ParameterError names the roots that are missing.
     """
     raw = home / params.paths.raw
     if not _is_folder(raw):
@@ -28,6 +28,8 @@ def check_imagery(params: Params, home: Path) -> str:
     sources = {name: source for name, source in params.geopile.sources.items() if source.store is None}
     roots = {f"geopile.sources.{name}.root": source.root for name, source in sources.items()}
     roots |= {f"tasks.{name}.data.root": task.data.root for name, task in params.tasks.items()}
+    if params.geopile.land_cover is not None:
+        roots["geopile.land_cover.root"] = params.geopile.land_cover.root
     missing = [f"{key} = {root}" for key, root in roots.items() if not _is_folder(raw / root)]
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""

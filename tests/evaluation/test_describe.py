@@ -40,6 +40,7 @@ class Collection:
 
     sources: dict[str, dict[str, Any]]
     bands: Sequence[str] = ("R", "G", "B")
+    land_cover: dict[int, str] = field(default_factory=dict)  # declared classes
     rows: list[dict[str, Any]] = field(default_factory=list)
     data: bytes = b""
     dropped: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -55,13 +56,17 @@ class Collection:
         task = {"format": "class-folders", "root": "t", "split": {"val_share": 0.2, "test_share": 0.2}}
         return Params.model_validate(
             {
-                "geopile": {"bands": list(self.bands), "sources": sources},
+                "geopile": {"bands": list(self.bands), "sources": sources} | self._land_cover,
                 "teacher": teacher,
                 "student": {"architecture": {}, "normalisation": scale},
                 "pretrain": {"gfm": {"recipe": "gfm"}},
                 "tasks": {"t": {"kind": "classification", "data": task}},
             }
         )
+
+    @property
+    def _land_cover(self) -> dict[str, Any]:
+        return {"land_cover": {"root": "worldcover", "classes": self.land_cover}} if self.land_cover else {}
 
     def add(self, source: str, bounds: Bounds | None = None, **values: Any) -> str:
         """One image of noise; its measures are of its number, so that each differs."""
@@ -81,7 +86,7 @@ class Collection:
         (COLLECTION / "shards").mkdir(parents=True, exist_ok=True)
         (COLLECTION / "shards/00000.tar").write_bytes(self.data)
         columns = ["id", "source", "label", "gsd_m", "date", "entropy_bits", "contrast", "sharpness", "cloud_share"]
-        columns += ["shard", "offset", "size", "west", "south", "east", "north"]
+        columns += [*self._land_cover, "shard", "offset", "size", "west", "south", "east", "north"]
         table = pd.DataFrame(self.rows, columns=columns)
         floats = dict.fromkeys(
             ("gsd_m", "entropy_bits", "contrast", "sharpness", "cloud_share", *columns[-4:]), "float64"
@@ -163,6 +168,20 @@ def test_clouds_are_drawn_where_a_mask_said_something(collection: Callable[..., 
     assert "clouds" not in described(made)[2]
     made.add("satellite", cloud_share=0.3)
     assert "clouds" in described(made)[2]
+
+
+def test_land_cover_is_drawn_a_source_where_rasters_are_declared(collection: Callable[..., Collection]) -> None:
+    made = collection("aerial", "satellite")
+    made.add("satellite")
+    text, summary, figures = described(made)
+    assert "Land cover" not in text and "land_cover" not in summary["sources"]["satellite"]
+    made.land_cover = {10: "tree cover", 80: "water"}
+    for cover in ("water", "tree cover", "water", None):
+        made.add("aerial", land_cover=cover)
+    text, summary, figures = described(made)
+    assert summary["sources"]["aerial"]["land_cover"] == {"water": 2, "tree cover": 1}
+    assert "2 classes of 1 to 2 images, as even as 1.9 of equal size; 1 without one" in text
+    assert "land-cover-aerial" in figures and "land-cover-satellite" not in figures
 
 
 def test_the_numbers_of_each_source_are_those_of_its_images(collection: Callable[..., Collection]) -> None:

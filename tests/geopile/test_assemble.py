@@ -349,7 +349,7 @@ def test_a_failure_leaves_the_previous_collection_whole(work: Path, monkeypatch:
     assemble(params)
     before = digest(COLLECTION)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("gfm.geopile.assemble.ManifestWriter", fail)

@@ -21,8 +21,9 @@ from gfm.downstream.split import PARTS, Part, doubles, split_places
 from gfm.downstream.table import Row, write_rows
 from gfm.errors import DataError
 from gfm.imagery.hashing import dihedral_dhashes, file_hash, pixel_hash
+from gfm.imagery.keypoints import Keypoints, both_ways, save_keypoints
 from gfm.imagery.raster import ImageError
-from gfm.layout import TASKS
+from gfm.layout import TASKS, task_corners
 from gfm.output_folder import new_folder
 from gfm.params import CLASS_MAPS, NUMBERS, Params, Task
 from gfm.progress import say
@@ -103,6 +104,9 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         folder / f"{name}.parquet",
         [Row(item.sample, part, item.pixel_hashes, item.dhashes, item.content) for item, part in kept],
     )
+    if params.splits.find_shifted:
+        held_out = {item.sample.id for item, part in kept if part != "train"}
+        _write_corners(folder / task_corners(name).name, name, data, scenes, bands, held_out)
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     counts = ", ".join(f"{part} {summary['counts'][part]} in {len(summary['places'][part])} places" for part in PARTS)
     how = f"split by {split_by}" if split_by else "split by place"
@@ -188,6 +192,26 @@ def _look(
         else:
             seen += result
     return seen, refused
+
+
+def _write_corners(
+    path: Path, name: str, data: TaskFormat[Any], scenes: Sequence[Scene], bands: Sequence[str], held_out: set[str]
+) -> None:
+    """Keep the corners of every date of the held-out samples, and of its mirror image, sorted by id.
+
+    Their scenes are read once more: corners of training samples, which nobody needs, would fill the memory.
+    """
+
+    def look(scene: Scene) -> list[tuple[str, Keypoints]]:
+        try:
+            cuts = [cut for cut in data.cut(scene, bands) if cut.sample.id in held_out]
+        except ImageError:  # it was refused before
+            return []
+        return [(cut.sample.id, one) for cut in cuts for image in cut.images for one in both_ways(image)]
+
+    found = [pair for pairs in read_in_threads(look, scenes, f"{name}: corners", "scenes") for pair in pairs]
+    found.sort(key=lambda pair: pair[0])
+    save_keypoints(path, [sample for sample, _ in found], [one for _, one in found])
 
 
 def _fingerprint(cut: Cut, content: str) -> Seen:

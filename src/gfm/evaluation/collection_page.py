@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from gfm.evaluation import collection_figures as figures
 from gfm.evaluation.canvas import Theme
 from gfm.evaluation.collection import Duplicates, Leaks, Listing, SourceCounts
-from gfm.evaluation.diversity import CollectionFacts, SourceFacts
+from gfm.evaluation.diversity import CollectionFacts, SourceFacts, effective_number
 from gfm.evaluation.page import Drawn, draw, render
 from gfm.imagery.footprint import Bounds
 from gfm.params import Quality
@@ -78,8 +78,8 @@ def claim(facts: CollectionFacts) -> str:
 
 
 def draw_collection(quality: Quality, described: Described, manifest: pd.DataFrame) -> dict[str, list[Drawn]]:
-    """All figures by section: measures, classes (one a labelled source), places, kept; empty where nothing is known."""
-    drawn: dict[str, list[Drawn]] = {"measures": [], "classes": [], "places": [], "kept": []}
+    """All figures by section: measures, classes and land cover (one a source), places, kept; empty where not known."""
+    drawn: dict[str, list[Drawn]] = {"measures": [], "classes": [], "land_cover": [], "places": [], "kept": []}
     facts = described.facts
     colours = figures.source_colours([source.name for source in facts.sources])
     drawn["kept"] = _kept(described.counts)
@@ -111,10 +111,10 @@ def draw_collection(quality: Quality, described: Described, manifest: pd.DataFra
         label, limit = "share of cloudy pixels", quality.max_cloud_share or 0.0
         drawn["measures"].append(draw("clouds", "Clouds", note, _distributions(clouds, label, colours, False, limit)))
     for source in facts.sources:
-        if source.classes:
-            drawn["classes"].append(
-                draw(f"classes-{source.name}", source.name, _balance(source), _classes(source, colours[source.name]))
-            )
+        for kind, classes in (("classes", source.classes), ("land_cover", source.land_cover)):
+            if classes:
+                name, bars = f"{kind.replace('_', '-')}-{source.name}", _classes(classes, colours[source.name])
+                drawn[kind].append(draw(name, source.name, _balance(classes, source.images), bars))
     drawn["places"] = _places(manifest[manifest["source"].isin(shown)], colours, note)
     return drawn
 
@@ -130,16 +130,20 @@ def _distributions(
     return lambda theme: figures.distributions(values, label, colours, theme, log=log, limit=limit, spans=spans)
 
 
-def _classes(source: SourceFacts, colour: str) -> Callable[[Theme], bytes]:
-    return lambda theme: figures.class_bars(source.classes, colour, theme)
+def _classes(classes: Mapping[str, int], colour: str) -> Callable[[Theme], bytes]:
+    return lambda theme: figures.class_bars(classes, colour, theme)
 
 
-def _balance(source: SourceFacts) -> str:
-    sizes = list(source.classes.values())
-    classes = f"{len(sizes):,} class{'es' if len(sizes) > 1 else ''}"
+def _balance(classes: Mapping[str, int], images: int) -> str:
+    sizes = list(classes.values())
+    said = f"{len(sizes):,} class{'es' if len(sizes) > 1 else ''}"
     if sizes[-1] == sizes[0]:
-        return f"{classes} of {sizes[0]:,} image{_s(sizes[0])}"
-    return f"{classes} of {sizes[-1]:,} to {sizes[0]:,} images, as even as {source.effective_classes:.1f} of equal size"
+        said = f"{said} of {sizes[0]:,} image{_s(sizes[0])}"
+    else:
+        even = effective_number(sizes)
+        said = f"{said} of {sizes[-1]:,} to {sizes[0]:,} images, as even as {even:.1f} of equal size"
+    without = images - sum(sizes)
+    return f"{said}; {without:,} without one" if without else said
 
 
 def _places(manifest: pd.DataFrame, colours: Mapping[str, str], note: str) -> list[Drawn]:

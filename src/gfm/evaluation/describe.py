@@ -49,7 +49,8 @@ def describe(params: Params) -> None:
 
     Raises DataError naming what is missing and the command that makes it.
     """
-    manifest = read_manifest([*COLUMNS, *MOSAIC_COLUMNS[1:]])
+    declared = [] if params.geopile.land_cover is None else ["land_cover"]
+    manifest = read_manifest([*COLUMNS, *MOSAIC_COLUMNS[1:], *declared])
     _check(params, manifest)
     counts = read_sources(params)
     described = Described(
@@ -116,6 +117,7 @@ def _summary(described: Described) -> dict[str, JsonValue]:
             "gsd_declared_range": source.gsd_declared,
             "classes": dict(source.classes),
             "effective_classes": round(source.effective_classes, 4),
+            **({"land_cover": dict(source.land_cover)} if source.land_cover else {}),
             "georeferenced_share": round(source.georeferenced, 4),
             "dated_share": round(source.dated, 4),
             "dates": None if source.dates is None else list(source.dates),

@@ -39,6 +39,7 @@ class SourceFacts:
     gsd_m: tuple[float, float] | None  # metres a pixel, lowest and highest
     gsd_declared: bool  # as a range in the parameters: single images are not known
     classes: dict[str, int]  # images by label, most first; empty for an unlabelled source
+    land_cover: dict[str, int]  # images by what most of their ground is, most first; empty where that is not declared
     georeferenced: float  # share of its images with a footprint
     dated: float  # share with a date
     dates: tuple[str, str] | None  # first and last
@@ -108,7 +109,6 @@ def effective_number(counts: Iterable[int]) -> float:
 def _source(params: Params, name: str, rows: pd.DataFrame, total: int) -> SourceFacts:
     declared = params.geopile.sources[name].gsd_m if name in params.geopile.sources else None
     gsd, dates = rows["gsd_m"].dropna(), rows["date"].dropna()
-    labels = rows["label"].dropna().value_counts()
     resolution = (float(gsd.min()), float(gsd.max())) if len(gsd) else None
     return SourceFacts(
         name=name,
@@ -117,11 +117,8 @@ def _source(params: Params, name: str, rows: pd.DataFrame, total: int) -> Source
         measures=_measures(rows),
         gsd_m=declared if isinstance(declared, tuple) and len(rows) else resolution,
         gsd_declared=isinstance(declared, tuple),
-        classes=dict(
-            sorted(
-                ((str(label), int(count)) for label, count in labels.items()), key=lambda entry: (-entry[1], entry[0])
-            )
-        ),
+        classes=_counted(rows["label"]),
+        land_cover=_counted(rows["land_cover"]) if "land_cover" in rows else {},
         georeferenced=_share(rows["west"]),
         dated=_share(rows["date"]),
         dates=(str(dates.min()), str(dates.max())) if len(dates) else None,
@@ -132,6 +129,12 @@ def _measures(rows: pd.DataFrame) -> dict[str, Spread]:
     if rows.empty:
         return {}
     return {name: Spread(*map(float, np.percentile(rows[name], (0, 25, 50, 75, 100)))) for name in MEASURES}
+
+
+def _counted(column: pd.Series[Any]) -> dict[str, int]:
+    """How often each value stands there, most first."""
+    counts = ((str(value), int(count)) for value, count in column.dropna().value_counts().items())
+    return dict(sorted(counts, key=lambda entry: (-entry[1], entry[0])))
 
 
 def _share(column: pd.Series[Any]) -> float:

@@ -24,6 +24,7 @@ from gfm.geopile.catalogue import Catalogue, read_catalogue
 from gfm.geopile.choice import Choice, choose, dropped
 from gfm.geopile.cluster import cluster_map, on_shared_paths
 from gfm.geopile.findings import inspect_units, known
+from gfm.geopile.land_cover import list_maps, look_up, unknown_parts
 from gfm.geopile.manifest import ManifestWriter, Place
 from gfm.geopile.parallel import OrderedMap, in_this_process, ordered_map
 from gfm.geopile.quarantine import write_dropped, write_quarantine
@@ -55,11 +56,15 @@ def assemble(params: Params) -> None:
     params = on_shared_paths(params)
     with _full_disk(), new_folder(COLLECTION) as folder, Cache() as cache, _map(params) as on_workers:
         listing = list_units(params, cache)
+        maps = list_maps(params, cache)
         units = [(unit, known(cache, unit)) for unit in listing.units]
         missing = [unit for unit, found in units if not found.whole]
         files, size = sum(len(unit.files) for unit in missing), sum(unit.bytes for unit in missing)
         inspect_units(params, units, cache, _worth(params, on_workers, files, size))
-        catalogue, met = read_catalogue(params, listing.units, cache)
+        if maps is not None:
+            parts = unknown_parts(maps, listing.units, cache)
+            look_up(maps, list(parts), cache, _worth(params, on_workers, sum(parts.values()), 0))
+        catalogue, met = read_catalogue(params, listing.units, cache, maps)
 
         choice = choose(params, catalogue)
         shards = plan_shards(params, catalogue, choice.kept)
@@ -125,7 +130,8 @@ def write_manifests(params: Params, folder: Path, catalogue: Catalogue, places: 
         for path, images in manifests.items():
             path = folder / path.relative_to(COLLECTION)
             path.parent.mkdir(exist_ok=True)
-            writers.append((stack.enter_context(ManifestWriter(path, licences)), images))
+            writer = ManifestWriter(path, licences, land_cover=params.geopile.land_cover is not None)
+            writers.append((stack.enter_context(writer), images))
         for start in range(0, len(in_any), _ROWS_A_GROUP):
             group = in_any[start : start + _ROWS_A_GROUP]
             rows = catalogue.rows(group)
@@ -134,6 +140,7 @@ def write_manifests(params: Params, folder: Path, catalogue: Catalogue, places: 
                 Place(places.names[shard], offset, size)
                 for shard, offset, size in zip(*(column[group].tolist() for column in columns), strict=True)
             ]
+            covers = catalogue.land_cover(group)
             for writer, images in writers:
                 mine = np.flatnonzero(images[group]).tolist()
-                writer.add([rows[number] for number in mine], [where[number] for number in mine])
+                writer.add([(rows[number], where[number], covers[number]) for number in mine])

@@ -19,11 +19,13 @@ from gfm.errors import GfmError
 from gfm.geopile.cache import Cache
 from gfm.geopile.duplicates import Pictures
 from gfm.geopile.findings import read_part, read_parts, rows_of
+from gfm.geopile.land_cover import Maps
 from gfm.geopile.quality import verdict
 from gfm.geopile.quarantine import Refusal
 from gfm.geopile.row import Row
 from gfm.geopile.units import Unit
 from gfm.imagery.alike import Numbers, Words
+from gfm.imagery.land_cover import UNKNOWN
 from gfm.params import Params
 
 _TABLES_IN_MEMORY = 32
@@ -70,6 +72,7 @@ _ENTRY = np.dtype(
         ("label", "i4"),  # a number for the label within its source, -1 for none
         ("area", "i8"),  # pixels
         ("source", "i4"),  # its number in geopile.sources
+        ("land_cover", "i2"),  # the number of its class in geopile.land_cover, -1 for none
         ("pixels", "u8", 2),  # the pixel hash
         ("looks", "u8"),  # the dHash
         ("entropy_bits", "f4"),
@@ -92,6 +95,7 @@ class Catalogue:
     entries: np.ndarray[Any, Any]  # of _ENTRY
     seen: Numbers  # when each was looked at: source by source, file by file, as files hold them
     reasons: list[str]
+    covers: list[str]  # the classes of land cover; empty where none are declared
     units: Sequence[Unit]
     reader: RowReader
 
@@ -119,6 +123,11 @@ class Catalogue:
         image = int(pc.index(self.ids, pa.scalar(identity, self.ids.type)).as_py())
         return self.units[int(self.entries["unit"][image])]
 
+    def land_cover(self, images: Numbers) -> list[str | None]:
+        """The class of land cover of some images."""
+        names = [*self.covers, None]  # the last is that of UNKNOWN
+        return [names[number] for number in self.entries["land_cover"][images].tolist()]
+
     def names(self, images: Numbers) -> list[str]:
         """The ids of some images."""
         return list(self.ids.take(pa.array(images)).to_pylist())
@@ -133,8 +142,10 @@ class Met:
     ignored: dict[str, Counter[str]]  # files of archives that are no images, by source and kind
 
 
-def read_catalogue(params: Params, units: Sequence[Unit], cache: Cache) -> tuple[Catalogue, Met]:
-    """Judge all that was found; every unit must be known whole."""
+def read_catalogue(
+    params: Params, units: Sequence[Unit], cache: Cache, maps: Maps | None = None
+) -> tuple[Catalogue, Met]:
+    """Judge all that was found; every unit must be known whole, and so must what the maps of land cover say of it."""
     met = Met([], Counter(), defaultdict(Counter))
     reader = RowReader(cache, params.splits.block_km)
     reasons = [""]
@@ -152,12 +163,15 @@ def read_catalogue(params: Params, units: Sequence[Unit], cache: Cache) -> tuple
                 entries.append(_entries(params, rows, reasons, labels))
                 entries[-1]["source"], entries[-1]["unit"] = sources[unit.source], number
                 entries[-1]["part"] = reader.add(part.name)
+                entries[-1]["land_cover"] = UNKNOWN if maps is None else maps.of(cache, part)
     together = pa.chunked_array(ids)
     seen = pc.sort_indices(together).to_numpy().astype(np.int64)
     ordered = together.take(pa.array(seen)).combine_chunks()
     whole = np.concatenate(entries)
     entries.clear()  # three copies are more than needed
-    return Catalogue(ordered, whole[seen], seen, reasons, units, reader), met
+    declared = params.geopile.land_cover
+    covers = [] if declared is None else declared.names
+    return Catalogue(ordered, whole[seen], seen, reasons, covers, units, reader), met
 
 
 def _entries(

@@ -84,6 +84,6 @@ def _within_quota(params: Params, catalogue: Catalogue, instead: Numbers) -> Mas
     quota = params.geopile.quota
     if quota is not None:
         images = np.flatnonzero(kept)
-        classes = catalogue.entries["label" if quota.by == "label" else "source"][images].astype(np.int64)
+        classes = catalogue.entries[quota.by][images].astype(np.int64)
         kept[images[over_quota(classes, catalogue.names(images), quota)]] = False
     return kept

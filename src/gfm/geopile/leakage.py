@@ -18,8 +18,8 @@ import numpy.typing as npt
 from gfm.imagery.alike import Words, alike, telling, words
 from gfm.imagery.overlap import overlapping
 
-How = Literal["pixels", "looks", "footprint"]
-HOWS: tuple[How, ...] = ("pixels", "looks", "footprint")
+How = Literal["pixels", "looks", "footprint", "shifted"]
+HOWS: tuple[How, ...] = ("pixels", "looks", "footprint")  # those that every split looks for
 
 Places = npt.NDArray[np.int64]  # positions in a table
 

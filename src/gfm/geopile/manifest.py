@@ -48,6 +48,9 @@ SCHEMA = pa.schema(
 )
 
 
+LAND_COVER = pa.field("land_cover", _TEXT)  # of a manifest whose collection declares it
+
+
 class Place(NamedTuple):
     """Where an image's bytes lie: `size` bytes at `offset` of a shard."""
 
@@ -59,13 +62,14 @@ class Place(NamedTuple):
 class ManifestWriter:
     """Writes one manifest, a group of rows at a time; a context manager that ends the file."""
 
-    def __init__(self, path: Path, licences: dict[str, str]) -> None:
+    def __init__(self, path: Path, licences: dict[str, str], *, land_cover: bool = False) -> None:
         self.path, self.licences = path, licences
+        self.schema = SCHEMA.insert(SCHEMA.get_field_index("shard"), LAND_COVER) if land_cover else SCHEMA
         self._extent = _Extent()
 
     def __enter__(self) -> ManifestWriter:
         self._file = self.path.open("wb")  # so that a full disk is Python's error
-        self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(self._file, self.schema, compression="zstd")
         return self
 
     def __exit__(
@@ -79,24 +83,25 @@ class ManifestWriter:
             finally:
                 self._writer.is_open = False  # or its destructor writes once more, into a closed file
 
-    def add(self, rows: Sequence[Row], places: Sequence[Place]) -> None:
-        """Append rows (sorted by id, also from call to call) with their places in the shards."""
+    def add(self, rows: Sequence[tuple[Row, Place, str | None]]) -> None:
+        """Append rows (sorted by id, also from call to call) with their places in the shards and their land cover."""
         if not rows:
             return
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        for row, place in zip(rows, places, strict=True):
+        columns: dict[str, list[Any]] = {name: [] for name in self.schema.names}
+        for row, place, cover in rows:
             values = {
                 **{name: getattr(row, name) for name in Row.__slots__ if name != "bounds"},
                 **place._asdict(),
                 **(row.bounds._asdict() if row.bounds else {}),
                 "licence": self.licences[row.source],
+                "land_cover": cover,
                 "geometry": wkb(row.bounds) if row.bounds else None,
             }
             for name, column in columns.items():
                 column.append(values.get(name))
             if row.bounds:
                 self._extent.add(row.bounds)
-        self._writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(rows))
+        self._writer.write_table(pa.table(columns, schema=self.schema), row_group_size=len(rows))
 
 
 def wkb(bounds: Bounds) -> bytes:

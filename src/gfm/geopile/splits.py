@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ import xxhash
 
 from gfm.errors import DataError
 from gfm.geopile.leakage import HOWS, Findings, Leak, find_leaks
+from gfm.geopile.shifted import COLUMNS as SHIFTED_COLUMNS
+from gfm.geopile.shifted import shifted_leaks
 from gfm.layout import COLLECTION_SPLIT, LEAKS, MANIFEST, SPLITS, TASKS, manifests_without, task_index
 from gfm.output_folder import new_folder
 from gfm.progress import say
@@ -34,12 +37,16 @@ def split(params: Params) -> None:
 
     Raises DataError where one of them is missing or lacks a column.
     """
-    manifest = _every_image()
+    manifest = _every_image(SHIFTED_COLUMNS if params.splits.find_shifted else [])
     missing = [name for name in params.tasks if not task_index(name).is_file()]
     if missing:
         raise DataError(f"{task_index(missing[0])}: no such file; run `gfm index`, so that leaks can be told")
     tasks = {path.stem: _columns(path, _TASK_COLUMNS, "gfm index") for path in sorted(TASKS.glob("*.parquet"))}
     findings = find_leaks(manifest, tasks, params.splits.leak_bits)
+    if params.splits.find_shifted:
+        known = {leak[:3] for leak in findings.leaks}  # by a stronger sign
+        more = [leak for leak in shifted_leaks(params, manifest, tasks) if leak[:3] not in known]
+        findings = replace(findings, leaks=sorted(findings.leaks + more))
     leaked = {leak.id for leak in findings.leaks}
     splits: list[Split] = [
         "leak" if image in leaked else place_split(place, params.splits.val_share)
@@ -55,12 +62,13 @@ def place_split(place: str, val_share: float) -> Literal["train", "val"]:
     return "val" if position < val_share else "train"
 
 
-def _every_image() -> dict[str, list[Any]]:
+def _every_image(more_columns: list[str]) -> dict[str, list[Any]]:
     """The manifest's images, and those that only a manifest without some source has."""
-    manifest = _columns(MANIFEST, _MANIFEST_COLUMNS, "gfm assemble")
+    names = _MANIFEST_COLUMNS + more_columns
+    manifest = _columns(MANIFEST, names, "gfm assemble")
     known = set(manifest["id"])
     for path in manifests_without():
-        more = _columns(path, _MANIFEST_COLUMNS, "gfm assemble")
+        more = _columns(path, names, "gfm assemble")
         new = [row for row, image in enumerate(more["id"]) if image not in known]
         known.update(more["id"])
         for name, values in manifest.items():
@@ -113,7 +121,7 @@ def _summary(manifest: dict[str, list[Any]], splits: list[Split], findings: Find
             source: {part: pairs[source, part] for part in ("train", "val", "leak")}
             for source in sorted(set(manifest["source"]))
         },
-        "leaks": {how: sum(leak.how == how for leak in findings.leaks) for how in HOWS},
+        "leaks": dict.fromkeys(HOWS, 0) | Counter(leak.how for leak in findings.leaks),
         "held_out_samples": findings.held_out,
         "held_out_samples_with_untelling_looks": findings.untelling,
     }

@@ -45,6 +45,10 @@ def summarise(params: Params, listed: dict[str, int], catalogue: Catalogue, met:
         "images": int(choice.kept.sum()),
         "sources": sources,
     }
+    if catalogue.covers:
+        met_covers = Counter(catalogue.land_cover(np.flatnonzero(choice.kept)))
+        summary["land_cover"] = {name: met_covers[name] for name in catalogue.covers}
+        summary["no_land_cover"] = met_covers[None]
     if choice.without:
         summary["without"] = {name: int(images.sum()) for name, images in choice.without.items()}
     return summary
@@ -74,6 +78,9 @@ def print_summary(summary: dict[str, Any], refusals: Sequence[Refusal], seconds:
     )
     for name, images in summary.get("without", {}).items():
         say(f"without {name}: {images} images")
+    if "land_cover" in summary:
+        shown = ", ".join(f"{count:,} {name}" for name, count in summary["land_cover"].items() if count)
+        say(f"land cover: {shown or 'none known'}; {summary['no_land_cover']:,} without one, which no quota limits")
     for name, counts in summary["sources"].items():
         if "ignored" in counts:
             said = ", ".join(f"{count} {kind}" for kind, count in counts["ignored"].items())

@@ -31,6 +31,7 @@ _JUDGED_LATER = {
     "sources",
     "quality",
     "near_duplicate_bits",
+    "land_cover",
     "quota",
     "leave_out",
     "shard_mb",

@@ -186,10 +186,32 @@ class Quality(Section):
     min_px: PositiveInt = 32  # shorter side of a usable image
 
 
+class LandCover(Section):
+    """Classified rasters (ESA WorldCover, CORINE, NLCD) that say what an image shows: column `land_cover`."""
+
+    root: Below  # below paths.raw: GeoTIFFs of one band of whole numbers, in any coordinate systems
+    include: list[str] = []  # glob patterns under root; empty: every .tif and .tiff
+    # what each stored value means; values of the same name are one class
+    classes: dict[int, Annotated[str, Field(pattern=r"\S")]] = Field(min_length=1)
+    nodata: int = 0  # the stored value that means nothing; that which a file itself declares does so too
+
+    @property
+    def names(self) -> list[str]:
+        """The classes, each once, in the order in which they are declared."""
+        return list(dict.fromkeys(self.classes.values()))
+
+    @model_validator(mode="after")
+    def _nothing_is_no_class(self) -> LandCover:
+        if self.nodata in self.classes:
+            raise ValueError(f"nodata = {self.nodata} is among classes; leave it out, or give another nodata")
+        return self
+
+
 class Quota(Section):
     """At most so many images of each class, chosen by the hash of their ids, after duplicates are dropped."""
 
-    by: Literal["label", "source"]  # label: a class counts within its source, and images without one are not limited
+    # label: a class counts within its source; land_cover: over all sources; images without one are not limited
+    by: Literal["label", "source", "land_cover"]
     most: PositiveInt | Literal["smallest"]  # smallest: as many of each class as the smallest one has
 
 
@@ -215,6 +237,7 @@ class Geopile(Section):
     # tcp://HOST:PORT of a Dask scheduler, whose workers then do the work instead; they read paths.raw by the same path
     scheduler: SchedulerAddress | None = None
     quality: Quality = Quality()
+    land_cover: LandCover | None = None  # None: not asked, and the manifest has no column of it
     quota: Quota | None = None  # None: all that is left is kept
     sources: dict[Name, Source] = Field(min_length=1)
 
@@ -227,6 +250,12 @@ class Geopile(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _land_cover_is_known(self) -> Geopile:
+        if self.quota is not None and self.quota.by == "land_cover" and self.land_cover is None:
+            raise ValueError("quota.by = land_cover needs land_cover: declare the rasters that say it")
+        return self
+
 
 class Splits(Section):
     """How the collection and the tasks are divided: by hash of the place, so that an image never changes split."""
@@ -236,6 +265,8 @@ class Splits(Section):
     leak_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash distance (any flip or turn) at which a task image has leaked
     )
+    # also look for shifted crops and other zooms of task images, by corners; after a change `dvc repro -f -s index`
+    find_shifted: bool = False
 
 
 class Validation(Section):

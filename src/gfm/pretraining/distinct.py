@@ -14,6 +14,7 @@ from gfm.errors import GfmError
 from gfm.params import Embedding, Params
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.embed import Look
+from gfm.pretraining.feature_blocks import forget_features
 from gfm.pretraining.repeats import Repeat, find_repeats, write_repeats
 from gfm.pretraining.teacher_cache import FOLDER, wait_for
 from gfm.pretraining.trainer import Processes
@@ -34,12 +35,16 @@ def repeats_in(
     path = FOLDER / f"duplicates-{xxhash.xxh3_64_hexdigest(whole.encode())}.csv"
     if processes.rank == 0 and not path.exists():
         look = Look.of(params, "teacher", Embedding(workers=params.pretrain[name].workers))
-        features = look.features(train, "train")
+        purpose = f"pretrain-{name}"
+        blocks = look.blocks(train, purpose)
+        forget_features(purpose, but=[blocks])
+        features = look.features(train, blocks, "train").features
         found = find_repeats(train, features, list(params.geopile.sources), cosine)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".new")
         write_repeats(unfinished, found)
         unfinished.replace(path)
+        forget_features(purpose)
     wait_for(path, WAIT_S)
     found = _read(path)
     if processes.rank == 0:
