@@ -15,7 +15,7 @@ from gfm.compute import use_device
 from gfm.downstream.adaptation import Adaptation, build_adaptation
 from gfm.downstream.adapted import save_adapted
 from gfm.downstream.bands import matching_bands
-from gfm.downstream.classes import positive_id
+from gfm.downstream.classes import IGNORED, positive_id
 from gfm.downstream.data import Chips, fits_memory, score_loader
 from gfm.downstream.formats import open_format
 from gfm.downstream.pictures import draw_predictions
@@ -27,7 +27,6 @@ from gfm.downstream.search_result import in_words, write_search
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex, read_index
 from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
-from gfm.downstream.tasks.dense import IGNORED
 from gfm.downstream.training import Learned, Training
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_folder, task_index
@@ -40,6 +39,7 @@ from gfm.params import (
     DatedFolders,
     Finetune,
     Format,
+    GeoBench2Samples,
     ImageTargets,
     LabelsTable,
     ParameterError,
@@ -228,11 +228,9 @@ def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:
 
 
 def _unit(data: Format) -> str:
-    if isinstance(data, ImageTargets):
-        return data.target.unit
     if isinstance(data, LabelsTable | DatedFolders) and data.labels is not None:
         return data.labels.unit
-    return data.target.unit if isinstance(data, DatedFolders) else ""
+    return data.target.unit if isinstance(data, ImageTargets | DatedFolders | GeoBench2Samples) else ""
 
 
 @dataclass(frozen=True, slots=True)
