@@ -112,7 +112,7 @@ def test_parts_that_are_missing_are_named_once(tmp_path, tortillas):
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 25), value=st.integers(0, 255))
 def test_any_byte_of_the_header_may_be_wrong(tmp_path, tortillas, at, value):
     data = bytearray(tortillas.pack(FILES))

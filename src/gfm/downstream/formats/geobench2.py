@@ -130,13 +130,13 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
         return tuple(sorted(labels))
 
     def _label(self, value: Any, path: Path) -> str:
-        if value is None:
+        if value is None or value != value:  # a table of numbers says "none" by NaN
             raise ImageError(path, f"has no {self.data.label_field}")
         known = self.data.classes
         if isinstance(value, str) and (value in known or not known):
             return value
-        if isinstance(value, int) and value in self._class_of:
-            return self._class_of[value]
+        if isinstance(value, int | float) and value in self._class_of:
+            return self._class_of[int(value)]
         raise ImageError(
             path, f"its {self.data.label_field} is {value!r}, which tasks.{self.name}.data.classes lacks", ""
         )
