@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,13 @@ class Job:
     parts: dict[Part, Chips]
     class_weights: Tensor | None
     accelerator: str
+    seeded: bool  # whether the encoder is drawn anew for every seed
+    # What the encoder made of each part, by the seed that it was drawn from: shared by trainings that leave it frozen.
+    encoded: dict[int | None, dict[Part, Any]] = field(default_factory=dict)
+
+    def encoded_with(self, seed: int) -> dict[Part, Any]:
+        """What the encoder of this seed made of each part so far."""
+        return self.encoded.setdefault(seed if self.seeded else None, {})
 
 
 def finetune(params: Params, task_name: str, model_name: str) -> None:
@@ -197,7 +204,8 @@ def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
     weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"
     weights = _class_weights(parts["train"], len(spec.classes)) if weighted else None
-    return Job(task_name, model_name, task, spec, parts, weights, use_device(params.device))
+    seeded = card.origin == "random"
+    return Job(task_name, model_name, task, spec, parts, weights, use_device(params.device), seeded)
 
 
 def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:
@@ -253,7 +261,8 @@ def _learn(job: Job, seed: int, what: str) -> _Trained:
     model = build_model(job.task.kind, encoder, job.spec, job.class_weights)
     adaptation.prepare(model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    learned = adaptation.learn(model, Training(settings, job.parts, seed, job.accelerator, what))
+    training = Training(settings, job.parts, seed, job.accelerator, what, job.encoded_with(seed))
+    learned = adaptation.learn(model, training)
     return _Trained(model, adaptation, learned, trained)
 
 

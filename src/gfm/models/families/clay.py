@@ -64,6 +64,8 @@ def read_clay(state: Mapping[str, Tensor], images: Images, source: str) -> Layou
     name, args = vit_size(values, kernel, source)
     hidden = needed(values, "blocks.0.mlp.fc1.weight", 2, source).shape[0]
     width, px = kernel.shape[0], kernel.shape[-1]
+    if width not in HEADS:
+        raise WeightsError(f"{source}: no size of Clay is {width} wide; they are {', '.join(map(str, HEADS))}")
     image_px = images.image_px or PUBLISHED_PX
     made = {
         "patch_embed.proj.weight": kernel,
