@@ -112,6 +112,12 @@ def test_parts_that_are_missing_are_named_once(tmp_path, tortillas):
     ]
 
 
+def test_a_number_of_parts_that_cannot_be_is_no_endless_search(tmp_path, tortillas):
+    container = _container(tmp_path / "set.0000.part.tortilla", tortillas.pack(FILES, parts=2**60))
+    with pytest.raises(ImageError, match="one of 1152921504606846976 parts"):
+        list(missing_parts([container]))
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 25), value=st.integers(0, 255))
 def test_any_byte_of_the_header_may_be_wrong(tmp_path, tortillas, at, value):

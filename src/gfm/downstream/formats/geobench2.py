@@ -17,7 +17,15 @@ import xxhash
 
 from gfm.downstream.classes import IGNORED
 from gfm.downstream.dates import spread
-from gfm.downstream.formats.format import Numbers, Pixels, TaskFormat, files_of, read_in_threads
+from gfm.downstream.formats.format import (
+    Numbers,
+    Pixels,
+    TaskFormat,
+    entries,
+    files_of,
+    is_folder,
+    read_in_threads,
+)
 from gfm.downstream.formats.labels_file import PARTS
 from gfm.downstream.formats.mask_file import read_values
 from gfm.downstream.formats.number_file import read_numbers
@@ -48,6 +56,7 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
     def __init__(self, name: str, task: Task, data: GeoBench2Samples, raw: Path) -> None:
         super().__init__(name, task, data, raw)
         self._stored = lru_cache(maxsize=RASTERS_HELD)(self._read_stored)
+        self._fields = [data.label_field] if data.label_field else []
         self._class_of = {value: label for label, values in data.classes.items() for value in values}
 
     def classes(self, samples: Sequence[Sample]) -> list[str]:
@@ -59,12 +68,11 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
         return SPLIT
 
     def _scenes(self) -> Iterator[Scene | Refused]:
-        files = [path for path in sorted(self.root.glob(self.data.files)) if path.is_file()]
-        containers = [Container(Stretch(path), path) for path in files]
-        fields = [SPLIT, *([self.data.label_field] if self.data.label_field else [])]
         try:
+            named = [path for path in entries(self.root) if fnmatchcase(path.name, self.data.files)]
+            containers = [Container(Stretch(path), path) for path in named if is_folder(path) is not True]
             missing = list(missing_parts(containers))
-            samples = [entry for container in containers for entry in container.entries(fields)]
+            samples = [entry for container in containers for entry in container.entries([SPLIT, *self._fields])]
         except ImageError as error:
             raise DataError(str(error)) from None
         if missing:
@@ -87,7 +95,7 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
                 raise ImageError(path, f"is of no part: its {SPLIT} is {entry.fields.get(SPLIT)}")
             if entry.format != NESTED:
                 raise ImageError(path, f"is a {entry.format}, not a sample of several files")
-            files = Container(entry.stretch, path).entries([self.data.label_field] if self.data.label_field else [])
+            files = Container(entry.stretch, path).entries(self._fields)
             return Scene(
                 entry.id,
                 entry.id,
@@ -102,7 +110,7 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
     def _dates(self, files: Sequence[Entry], path: Path) -> list[Entry]:
         found: dict[str, Entry] = {}
         for pattern in self.data.images:
-            named = [file for file in files if fnmatchcase(file.id, pattern) and file.id != self.data.target_file]
+            named = [file for file in files if fnmatchcase(file.id, pattern) and not self._is_target(file)]
             if not named:
                 raise ImageError(path, f"holds no {pattern}, but {', '.join(file.id for file in files)}")
             found |= {file.id: file for file in named}
@@ -112,18 +120,20 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
         return list(found.values())
 
     def _target(self, files: Sequence[Entry], path: Path) -> Entry:
-        assert self.data.target_file is not None
-        found = [file for file in files if fnmatchcase(file.id, self.data.target_file)]
+        found = [file for file in files if self._is_target(file)]
         if len(found) != 1:
             reason = f"holds {len(found) or 'no'} {self.data.target_file}, but {', '.join(file.id for file in files)}"
             raise ImageError(path, reason)
         return found[0]
 
-    def _labels_of(self, entries: Sequence[Entry], path: Path) -> tuple[str, ...]:
+    def _is_target(self, file: Entry) -> bool:
+        return self.data.target_file is not None and fnmatchcase(file.id, self.data.target_file)
+
+    def _labels_of(self, tables: Sequence[Entry], path: Path) -> tuple[str, ...]:
         """The labels in the first of a sample's tables that has them: its own, else those of its files."""
         field = self.data.label_field
         assert field is not None
-        value = next((entry.fields[field] for entry in entries if field in entry.fields), None)
+        value = next((entry.fields[field] for entry in tables if field in entry.fields), None)
         labels = {self._label(one, path) for one in (value if isinstance(value, list) else [value])}
         if not labels or (self.task.kind == "classification" and len(labels) > 1):
             raise ImageError(path, f"has {len(labels)} labels in {field}")

@@ -18,11 +18,10 @@ from gfm.imagery.raster import ImageError, check_bytes, unreadable
 
 NESTED = "TORTILLA"  # file_format of a container in a container
 HEADER_BYTES = 26
+MOST_PARTS = 10_000  # a damaged header can say any number
 _MAGIC = (b"#y", b"WX")
 _ZIP = b"PK\x03\x04"
-_ID, _FORMAT, _OFFSET, _LENGTH = _COLUMNS = tuple(
-    f"tortilla:{name}" for name in ("id", "file_format", "offset", "length")
-)
+_COLUMNS = ("tortilla:id", "tortilla:file_format", "tortilla:offset", "tortilla:length")
 _PART = re.compile(r"(?P<name>.+)\.(?P<number>\d{4,})\.part\.(tortilla|taco)")
 _FIX = "fetch it again"
 
@@ -70,7 +69,10 @@ class Container:
 
     def parts(self) -> int:
         """How many parts its data set has, itself included; ImageError as of `entries`."""
-        return self._header()[2]
+        count = self._header()[2]
+        if count > MOST_PARTS:
+            raise ImageError(self.shown, f"says that it is one of {count} parts", _FIX)
+        return count
 
     def entries(self, fields: Sequence[str] = ()) -> list[Entry]:
         """What it holds, in the table's order, with those of the fields that the table has.
@@ -115,10 +117,9 @@ class Container:
             missing = [column for column in _COLUMNS if column not in names]
             if missing:
                 raise ImageError(self.shown, f"its table has no column {missing[0]}", "it is of an unknown version")
-            rows: list[dict[str, Any]] = table.read(
-                [*_COLUMNS, *(name for name in fields if name in names)]
-            ).to_pylist()
-        except (pa.ArrowException, OSError) as error:
+            wanted = [*_COLUMNS, *(name for name in fields if name in names)]
+            rows: list[dict[str, Any]] = table.read(wanted).to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
             reason = f"its table cannot be read: {' '.join(str(error).split())[:120]}"
             raise ImageError(self.shown, reason, _FIX) from None
         return rows
