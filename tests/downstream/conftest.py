@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import torch
@@ -164,3 +166,47 @@ def drawing() -> Any:
         short = SHORT
 
     return Drawing
+
+
+class Tortillas:
+    """Writes tortillas as tacotoolbox does, of files given as (id, bytes) or (id, bytes, fields)."""
+
+    @staticmethod
+    def tiff(pixels: np.ndarray, **profile: Any) -> bytes:
+        """A compressed GeoTIFF of (H, W) or (H, W, C); `east` places it in UTM zone 31."""
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        height, width, count = pixels.shape
+        east = profile.pop("east", None)
+        if east is not None:
+            profile |= {"crs": "EPSG:32631", "transform": from_origin(east, 4_600_000, 10, 10)}
+        profile = {"count": count, "dtype": pixels.dtype, "height": height, "width": width, **profile}
+        with rasterio.MemoryFile() as memory:
+            with memory.open(driver="GTiff", compress="zstd", **profile) as file:
+                file.write(np.moveaxis(pixels, -1, 0))
+            return bytes(memory.read())
+
+    @staticmethod
+    def pack(files: Sequence[tuple[Any, ...]], parts: int = 1, magic: bytes = b"#y", **columns: Any) -> bytes:
+        """A container; `columns` replace whole columns of its table, None takes one out."""
+        named = [(*file, {})[:3] for file in files]
+        starts = np.cumsum([200, *(len(data) for _, data, _ in named)])
+        nested = [data[:2] in (b"#y", b"WX") for _, data, _ in named]
+        table: dict[str, Any] = {
+            "tortilla:id": [name for name, *_ in named],
+            "tortilla:file_format": ["TORTILLA" if inside else "GTiff" for inside in nested],
+            "tortilla:offset": starts[:-1],
+            "tortilla:length": [len(data) for _, data, _ in named],
+        }
+        for field in sorted({field for *_, fields in named for field in fields}):
+            table[field] = [fields.get(field) for *_, fields in named]
+        table = {name: values for name, values in (table | columns).items() if values is not None}
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(table), sink, compression="zstd")
+        footer = sink.getvalue().to_pybytes()
+        header = magic + b"".join(int(n).to_bytes(8, "little") for n in (starts[-1], len(footer), parts))
+        return header.ljust(200, b"\0") + b"".join(data for _, data, _ in named) + footer
+
+
+@pytest.fixture
+def tortillas() -> type[Tortillas]:
+    return Tortillas

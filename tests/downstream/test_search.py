@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from gfm.downstream import requirements, search
+from gfm.downstream import finetune, requirements, search, seeds
+from gfm.models.encoder import Encoder
 from gfm.params import Finetune, Task
 
 pytest.importorskip("optuna")
@@ -266,3 +268,44 @@ def test_a_space_that_cannot_be_searched_is_refused(task, told):
     data = {"format": "class-folders", "root": "s", "split": {"val_share": 0.2, "test_share": 0.2}}
     with pytest.raises(ValueError, match=told):
         Task.model_validate({"kind": "classification", "data": data, "search": {}} | task)
+
+
+@pytest.mark.parametrize(("model", "encoders"), [("teacher", 1), ("random", 3)])
+def test_a_probes_images_are_encoded_once_for_all_trials_and_seeds_of_an_encoder(
+    workplace, drawing, monkeypatch, model, encoders
+):
+    """A random encoder is drawn for the search (seed 3) and for each of two seeds, and encodes for each of them."""
+    for label, level in (("dark", 0), ("light", 150)):
+        for number in range(18):
+            drawing.picture(workplace.raw / f"c/{label}/{number}.png", workplace.noise() // 3 + level)
+    data = {"format": "class-folders", "root": "c", "split": {"val_share": 0.3, "test_share": 0.3}}
+    probe = {"mode": "linear", "seeds": [0, 1], "epochs": 2, "batch_size": 4}
+    workplace.declare(probe={"kind": "classification", "data": data, "finetune": probe, "search": SPACE})
+    workplace.encoders()
+    assert workplace.gfm("index")[0] == 0
+    counts = json.loads((workplace.folder / "data/tasks/probe.json").read_text())["counts"]
+    seen, forward, learn = [], Encoder.forward, seeds.learn
+
+    def counted(self, image):
+        seen.append(len(image))
+        return forward(self, image)
+
+    def alone(job, seed, what):
+        return learn(replace(job, encoded={}), seed, what)
+
+    def run():
+        code, printed = workplace.gfm("finetune", "probe", model)
+        assert code == 0, printed
+        folder = Path(f"models/tasks/probe/{model}")
+        return values(folder / "search"), (folder / "scores.csv").read_text()
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    shared = run()
+    drawn = 6  # a picture of predictions
+    known = counts["train"] + counts["val"]
+    trained = known + counts["test"] if encoders == 1 else known + 2 * sum(counts.values())
+    assert sum(seen) <= trained + drawn
+    (workplace.folder / f".gfm/search/probe/{model}.journal").unlink()
+    for module in (finetune, seeds):
+        monkeypatch.setattr(module, "learn", alone)
+    assert run() == shared

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gfm.downstream.classes import IGNORED
 from gfm.downstream.data import ShuffledPasses, turned
 from gfm.downstream.decoders import PyramidDecoder
 from gfm.downstream.tasks.classification import Accuracy
-from gfm.downstream.tasks.dense import IGNORED, PixelCounts
+from gfm.downstream.tasks.dense import PixelCounts
 from gfm.downstream.tasks.multilabel import AveragePrecision
 from gfm.downstream.tasks.task import Batch, TaskSpec
 

@@ -162,6 +162,86 @@ def dofa() -> dict[str, Tensor]:
     return state | {"projector.weight": drawn(4, WIDTH), "projector.bias": drawn(4)}
 
 
+def wave_layer(layer: dict[str, Tensor], x: Tensor) -> Tensor:
+    """torch's TransformerEncoderLayer of four heads, norms after, by its formulas."""
+    inner = x.shape[1]
+    q, k, v = F.linear(x, layer["self_attn.in_proj_weight"], layer["self_attn.in_proj_bias"]).chunk(3, dim=1)
+    parts = [part.unflatten(1, (4, -1)).transpose(0, 1) for part in (q, k, v)]
+    weights = (parts[0] @ parts[1].transpose(1, 2) / math.sqrt(inner // 4)).softmax(dim=-1)
+    mixed = (weights @ parts[2]).transpose(0, 1).flatten(1)
+    x = x + F.linear(mixed, layer["self_attn.out_proj.weight"], layer["self_attn.out_proj.bias"])
+    x = F.layer_norm(x, (inner,), layer["norm1.weight"], layer["norm1.bias"])
+    y = F.gelu(F.linear(x, layer["linear1.weight"], layer["linear1.bias"]))
+    x = x + F.linear(y, layer["linear2.weight"], layer["linear2.bias"])
+    return F.layer_norm(x, (inner,), layer["norm2.weight"], layer["norm2.bias"])
+
+
+@cache
+def clay(prefix: str = "model.encoder.") -> dict[str, Tensor]:
+    """claymodel/model.py as Lightning saves it: the encoder of its tiny size, the generator at width 16."""
+    generator = {
+        key.removeprefix("patch_embed.weight_generator.").replace("transformer_encoder", "encoder"): value
+        for key, value in dofa().items()
+        if key.startswith("patch_embed.weight_generator.")
+    }
+    state = {f"{prefix}patch_embedding.weight_generator.{key}": value for key, value in generator.items()}
+    for layer in ("l1", "l2"):
+        state |= {f"{prefix}patch_embedding.fclayer.{layer}.weight": drawn(16, 16, scale=0.3, seed=len(state))}
+        state |= {f"{prefix}patch_embedding.fclayer.{layer}.bias": drawn(16, seed=5)}
+    for number in range(DEPTH):
+        shapes = {
+            "0.norm.weight": (WIDTH,), "0.norm.bias": (WIDTH,), "0.to_qkv.weight": (3 * WIDTH, WIDTH),
+            "0.to_out.weight": (WIDTH, WIDTH), "1.net.0.weight": (WIDTH,), "1.net.0.bias": (WIDTH,),
+            "1.net.1.weight": (2 * WIDTH, WIDTH), "1.net.1.bias": (2 * WIDTH,),
+            "1.net.3.weight": (WIDTH, 2 * WIDTH), "1.net.3.bias": (WIDTH,),
+        }  # fmt: skip
+        start = f"{prefix}transformer.layers.{number}."
+        state |= {f"{start}{key}": drawn(*shape, seed=number) for key, shape in shapes.items()}
+    state |= {f"{prefix}transformer.norm.weight": drawn(WIDTH, seed=1), f"{prefix}cls_token": drawn(1, 1, WIDTH)}
+    state |= {f"{prefix}transformer.norm.bias": drawn(WIDTH, seed=2)}
+    if prefix != "model.encoder.":
+        return state
+    beside = {"model.decoder.mask_patch": drawn(8), "model.teacher.cls_token": drawn(1, 1, 8)}
+    return state | beside | {"model.proj.weight": drawn(8, WIDTH)}
+
+
+def clay_maps(state: dict[str, Tensor], pixels: Tensor, um: list[float], gsd: float) -> list[Tensor]:
+    """Encoder of claymodel/model.py by its formulas, with zeros for time and place."""
+    own = {k.removeprefix("model.").removeprefix("encoder."): v for k, v in state.items()}
+    gen = {k.removeprefix("patch_embedding.weight_generator."): v for k, v in own.items()}
+    angles = torch.tensor(um)[:, None] / 10000 ** (torch.arange(8) / 7)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    hidden = waves
+    for layer in ("l1", "l2"):
+        weight, bias = (own[f"patch_embedding.fclayer.{layer}.{part}"] for part in ("weight", "bias"))
+        hidden = F.gelu(F.linear(hidden, weight, bias))
+    waves = waves + hidden
+    layer_of = {k.removeprefix("encoder.layers.0."): v for k, v in gen.items()}
+    x = wave_layer(layer_of, torch.cat([gen["weight_tokens"], waves, gen["bias_token"]]))
+    kernel = F.linear(x[8:-1] + waves, gen["fc_weight.weight"], gen["fc_weight.bias"])
+    kernel = kernel.view(len(um), WIDTH, PATCH, PATCH).permute(1, 0, 2, 3) * 0.02
+    bias = F.linear(x[-1], gen["fc_bias.weight"], gen["fc_bias.bias"])
+    patches = F.conv2d(pixels, kernel, bias, stride=PATCH).flatten(2).transpose(1, 2)
+    omega = gsd / 10000 ** (2 * (torch.arange(46) / 45) / (WIDTH - 8))
+    cells = [(row, column) for row in range(SIDE) for column in range(SIDE)]
+    table = [[torch.sin(c * omega), torch.cos(c * omega), torch.sin(r * omega), torch.cos(r * omega)] for r, c in cells]
+    patches = patches + torch.stack([torch.cat([*waves_, torch.zeros(8)]) for waves_ in table])
+    tokens = torch.cat([own["cls_token"].expand(len(patches), -1, -1), patches], dim=1)
+    found = []
+    for number in range(DEPTH):
+        part = {k.removeprefix(f"transformer.layers.{number}."): v for k, v in own.items()}
+        x = F.layer_norm(tokens, (WIDTH,), part["0.norm.weight"], part["0.norm.bias"])
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in F.linear(x, part["0.to_qkv.weight"]).chunk(3, -1))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = tokens + F.linear(mixed, part["0.to_out.weight"])
+        x = F.layer_norm(tokens, (WIDTH,), part["1.net.0.weight"], part["1.net.0.bias"])
+        x = F.gelu(F.linear(x, part["1.net.1.weight"], part["1.net.1.bias"]))
+        tokens = tokens + F.linear(x, part["1.net.3.weight"], part["1.net.3.bias"])
+        normed = F.layer_norm(tokens, (WIDTH,), own["transformer.norm.weight"], own["transformer.norm.bias"])
+        found.append(normed[:, 1:].transpose(1, 2).unflatten(2, (SIDE, SIDE)))
+    return found
+
+
 def dofa_patches(state: dict[str, Tensor], pixels: Tensor, um: list[float]) -> Tensor:
     """Dynamic_MLP_OFA of wave_dynamic_layer.py by its formulas."""
     own = {k.removeprefix("patch_embed."): v for k, v in state.items() if k.startswith("patch_embed.")}
@@ -171,16 +251,7 @@ def dofa_patches(state: dict[str, Tensor], pixels: Tensor, um: list[float]) -> T
     waves = sincos(inner, torch.tensor(um) * 1000)
     hidden = F.linear(waves, own["fclayer.w1.weight"], own["fclayer.w1.bias"]).relu()
     waves = waves + F.linear(hidden, own["fclayer.w2.weight"], own["fclayer.w2.bias"]).relu()
-    x = torch.cat([gen["weight_tokens"], waves, gen["bias_token"]])
-    q, k, v = F.linear(x, layer["self_attn.in_proj_weight"], layer["self_attn.in_proj_bias"]).chunk(3, dim=1)
-    parts = [part.unflatten(1, (4, -1)).transpose(0, 1) for part in (q, k, v)]
-    weights = (parts[0] @ parts[1].transpose(1, 2) / math.sqrt(inner // 4)).softmax(dim=-1)
-    mixed = (weights @ parts[2]).transpose(0, 1).flatten(1)
-    x = x + F.linear(mixed, layer["self_attn.out_proj.weight"], layer["self_attn.out_proj.bias"])
-    x = F.layer_norm(x, (inner,), layer["norm1.weight"], layer["norm1.bias"])
-    y = F.gelu(F.linear(x, layer["linear1.weight"], layer["linear1.bias"]))
-    x = x + F.linear(y, layer["linear2.weight"], layer["linear2.bias"])
-    x = F.layer_norm(x, (inner,), layer["norm2.weight"], layer["norm2.bias"])
+    x = wave_layer(layer, torch.cat([gen["weight_tokens"], waves, gen["bias_token"]]))
     kernel = F.linear(x[8:-1] + waves, gen["fc_weight.weight"], gen["fc_weight.bias"])
     kernel = kernel.view(len(um), PATCH, PATCH, WIDTH).permute(3, 0, 1, 2) * 0.01
     bias = F.linear(x[-1], gen["fc_bias.weight"], gen["fc_bias.bias"]) * 0.01
@@ -319,6 +390,32 @@ def test_dofas_patch_embedding_is_generated_for_the_declared_wavelengths():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("prefix", ["model.encoder.", "encoder.", ""])
+def test_clays_encoder_is_made_for_the_declared_wavelengths_and_metres(prefix):
+    um = [0.493, 0.56, 0.665, 0.842]
+    state = clay(prefix)
+    found = run(state, "clay", wavelengths_um=um, gsd_m=10.0, image_px=PX)
+    assert (found.bands, found.model_args["num_heads"], found.model_args["mlp_ratio"]) == (4, 4, 2.0)
+    for got, wanted in zip(encoder(found)(image(4)), clay_maps(state, image(4), um, 10.0), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)  # its norms add 1e-5, timm's 1e-6
+    counts, told = accounted(found, state), reasons(found)
+    assert counts["converted"] == 22 and counts["mapped"] == 10 * DEPTH + 3
+    assert told[f"{prefix}patch_embedding.fclayer.l1.bias"].endswith("for 0.493, 0.56, 0.665, 0.842 um")
+    if prefix == "model.encoder.":
+        left = [key for key, reason in told.items() if not key.startswith(prefix) and reason]
+        assert left == ["model.decoder.mask_patch", "model.teacher.cls_token", "model.proj.weight"]
+    assert any("Time and place are not given" in note for note in found.notes)
+
+
+@torch.no_grad()
+def test_clays_positions_are_made_anew_for_another_size_and_not_resized():
+    wanted = {"wavelengths_um": [0.5], "gsd_m": 1.0}
+    small, large = (run(clay(), "clay", image_px=px, **wanted).backbone.pos_embed for px in (PX, 2 * PX))
+    cells = large[0, 1:].unflatten(0, (2 * SIDE, 2 * SIDE))[:SIDE, :SIDE].flatten(0, 1)
+    torch.testing.assert_close(cells, small[0, 1:])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_secos_query_encoder_is_the_resnet(name):
     state = seco(name)
@@ -380,6 +477,7 @@ def test_a_vit_of_another_size_has_its_positions_resized_and_the_report_says_bot
 
 
 STATES = {
+    "clay": clay,
     "dofa": dofa,
     "prithvi": lambda: prithvi(3),
     "satlas": lambda: satlas(swin_v2(3), "backbone.backbone."),
@@ -431,13 +529,18 @@ def _changed(state: dict[str, Tensor], without: str = "", **more: Tensor) -> dic
          r"2 \+ 1 \+ 2 \+ 2 blocks are those of no ResNet"),
         ("satlas", _changed(satlas(swin_v2(3), "backbone.backbone."), "backbone.backbone.features.3.1.norm2.bias"), {},
          "lacks layers.1.blocks.1.norm2.bias"),
-        (None, {"model.encoder.patch_embedding.weight_generator.weight_tokens": drawn(3, 3)}, {}, "Clay's weights"),
-        ("dofa", {"model.encoder.patch_embedding.weight_generator.weight_tokens": drawn(3, 3)}, {}, "Clay's weights"),
+        ("clay", clay(), {"gsd_m": None}, "give their --bands, --wavelengths .um. and --gsd .m."),
+        ("clay", clay(), {"wavelengths_um": None}, "give their --bands"),
+        ("clay", _changed(clay(), model__encoder__lidar=drawn(3)), {}, "lidar: neither a part of Clay's encoder"),
+        ("clay", _changed(clay(), "model.encoder.patch_embedding.fclayer.l1.bias"), {}, "not Clay's generator"),
+        ("clay", _changed(clay(), "model.encoder.transformer.layers.1.0.to_out.weight"), {}, "blocks.1.attn.proj"),
+        (None, {"module.pre_conv1.weight": drawn(64, 3, 3, 3)}, {}, "MATTER's weights .pre_conv1.weight."),
+        ("seco", {"module.pre_conv1.weight": drawn(64, 3, 3, 3)}, {}, "MATTER's weights"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_the_same_network_is_refused_in_one_line(family, state, request_, message):
     with pytest.raises(WeightsError, match=message) as caught:
-        run(state, family, **({"wavelengths_um": [0.6]} | request_))
+        run(state, family, **({"wavelengths_um": [0.6], "gsd_m": 10.0} | request_))
     assert "\n" not in str(caught.value)
 
 

@@ -183,7 +183,7 @@ def test_a_named_architecture_makes_the_round_trip(gfm):
         (("swin.pth", "theirs", *LICENCE, "--architecture", "resnet18"), "swin.pth: no resnet18 in it"),
         (
             ("swin.pth", "theirs", *LICENCE, "--family", "none"),
-            "--family none: not known; known are dofa",
+            "--family none: not known; known are clay, dofa",
         ),
         (
             ("swin.pth", "theirs", *LICENCE, "--family", "seco"),

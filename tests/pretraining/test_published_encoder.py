@@ -162,7 +162,11 @@ def test_a_declared_family_becomes_an_encoder_with_its_bands_and_says_what_it_le
         ({"family": "satlas", "window": 4}, "window is read from the weights of family satlas"),
         ({"family": "seco", "architecture": "resnet50"}, "architecture is read from the weights of family seco"),
         ({"family": "dofa", "bands": ["R"]}, "family dofa needs bands and wavelengths_um"),
-        ({"family": "clay"}, "family"),
+        ({"family": "matter"}, "family"),
+        (
+            {"family": "clay", "bands": ["R"], "wavelengths_um": [0.6]},
+            "family clay needs bands, wavelengths_um and gsd_m",
+        ),
     ],
 )
 def test_a_declaration_that_no_file_could_fit_is_refused_before_it_is_read(make_params, checkpoint, more, told):

@@ -99,7 +99,7 @@ def import_(
     licence: Annotated[str, typer.Option(help="Terms of the weights, as their publisher states them.")],
     architecture: Annotated[str | None, typer.Option(help="timm's name; not needed for a Swin.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="dofa, prithvi, satlas, satmae or seco: whose keys it has.")
+        str | None, typer.Option(help="clay, dofa, prithvi, satlas, satmae or seco: whose keys it has.")
     ] = None,
     image_px: Annotated[int | None, typer.Option(min=1, help="Side of the images to fit it to.")] = None,
     window: Annotated[int | None, typer.Option(min=1, help="A Swin's window to fit it to, in cells.")] = None,
@@ -107,6 +107,7 @@ def import_(
     mean: Annotated[str | None, typer.Option(help="Mean of each band, values in [0, 1].")] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation of each band.")] = None,
     wavelengths: Annotated[str | None, typer.Option(help="Wavelength of each band, um.")] = None,
+    gsd: Annotated[float | None, typer.Option(help="Metres of ground a pixel, for Clay.")] = None,
     key: Annotated[str | None, typer.Option(help="The entry that holds the weights, where several do.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Start of the network's keys, where several networks are.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report of every key here too, as CSV.")] = None,
@@ -129,6 +130,7 @@ def import_(
             mean=_numbers("--mean", mean),
             std=_numbers("--std", std),
             wavelengths_um=_numbers("--wavelengths", wavelengths),
+            gsd_m=gsd,
         ),
         licence=licence,
         report=report,

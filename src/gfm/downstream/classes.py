@@ -1,10 +1,12 @@
-"""The class that a task's scores are about."""
+"""The class that a task's scores are about, and the pixels that are of none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from gfm.params import ParameterError, Task
+
+IGNORED = 255  # class id of a pixel without one, and of padding: neither learned nor scored
 
 
 def positive_id(name: str, task: Task, classes: Sequence[str]) -> int | None:

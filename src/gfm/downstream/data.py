@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from gfm.downstream.classes import IGNORED
 from gfm.downstream.formats import TaskFormat, read_in_threads
 from gfm.downstream.sample import Sample
-from gfm.downstream.tasks.dense import IGNORED
 from gfm.downstream.tasks.task import Batch, TaskSpec
 
 HELD_BYTES = 1 << 30  # all parts of a task together

@@ -20,7 +20,7 @@ from gfm.downstream.sample import Cut, Refused, Sample, Scene
 from gfm.downstream.split import PARTS, Part, doubles, split_places
 from gfm.downstream.table import Row, write_rows
 from gfm.errors import DataError
-from gfm.imagery.hashing import dihedral_dhashes, file_hash, pixel_hash
+from gfm.imagery.hashing import dihedral_dhashes, pixel_hash
 from gfm.imagery.keypoints import Keypoints, both_ways, save_keypoints
 from gfm.imagery.raster import ImageError
 from gfm.layout import TASKS, task_corners
@@ -67,7 +67,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     scenes, refused = data.scenes()
     seen, unreadable = _look(name, data, scenes, bands)
     misfits = data.misfits([item.sample for item in seen])
-    unfit = [Refused(seen[position].sample.inputs[0][0], reason) for position, reason in misfits.items()]
+    unfit = [Refused(data.shown(seen[at].sample.inputs[0][0]), reason) for at, reason in misfits.items()]
     seen = [item for position, item in enumerate(seen) if position not in misfits]
     refused = sorted(refused + unreadable + unfit, key=lambda item: (item.file, item.reason))
     if not seen:
@@ -127,7 +127,7 @@ def _parts(name: str, task: Task, data: TaskFormat[Any], samples: Sequence[Sampl
     if not given:
         part_of = split_places(name, (sample.place for sample in samples), task.data.split)
         return [part_of[sample.place] for sample in samples], ""
-    source = published.source if (published := data.published_split()) else f"column {task.data.split.column}"
+    source = data.split_source()
     for part in PARTS:
         if part not in given:
             raise DataError(f"tasks.{name}: the split by {source} leaves no sample to {part}; complete the data or it")
@@ -178,10 +178,9 @@ def _look(
     def look(scene: Scene) -> list[Seen] | Refused:
         try:
             cuts = data.cut(scene, bands)
+            content = data.content(scene)
         except ImageError as error:
             return Refused(Path(error.path).relative_to(data.raw).as_posix(), error.reason)
-        files = [data.raw / file for date in scene.inputs for file in date]
-        content = file_hash(files if scene.target is None else [*files, data.raw / scene.target])
         return [_fingerprint(cut, content) for cut in cuts]
 
     seen: list[Seen] = []

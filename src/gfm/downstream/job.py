@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gfm.compute import use_device
 from gfm.downstream.bands import matching_bands
-from gfm.downstream.classes import positive_id
+from gfm.downstream.classes import IGNORED, positive_id
 from gfm.downstream.data import Chips, fits_memory
 from gfm.downstream.formats import open_format
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex
 from gfm.downstream.tasks import TaskSpec
-from gfm.downstream.tasks.dense import IGNORED
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_index
 from gfm.models.encoder_file import read_card
@@ -24,6 +24,7 @@ from gfm.params import (
     CLASS_MAPS,
     DatedFolders,
     Format,
+    GeoBench2Samples,
     ImageTargets,
     LabelsTable,
     Params,
@@ -44,11 +45,18 @@ class Job:
     parts: dict[Part, Chips]
     class_weights: Tensor | None
     accelerator: str
+    seeded: bool  # whether the encoder is drawn anew for every seed
+    # What the encoder made of each part, by the seed that it was drawn from: shared by trainings that leave it frozen.
+    encoded: dict[int | None, dict[Part, Any]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """For people."""
         return f"{self.task_name}, {self.model_name}"
+
+    def encoded_with(self, seed: int) -> dict[Part, Any]:
+        """What the encoder of this seed made of each part so far."""
+        return self.encoded.setdefault(seed if self.seeded else None, {})
 
 
 def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
@@ -71,7 +79,8 @@ def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
     weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"
     weights = _class_weights(parts["train"], len(spec.classes)) if weighted else None
-    return Job(task_name, model_name, task, index, spec, parts, weights, use_device(params.device))
+    seeded = card.origin == "random"
+    return Job(task_name, model_name, task, index, spec, parts, weights, use_device(params.device), seeded)
 
 
 def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:
@@ -102,11 +111,9 @@ def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:
 
 
 def _unit(data: Format) -> str:
-    if isinstance(data, ImageTargets):
-        return data.target.unit
     if isinstance(data, LabelsTable | DatedFolders) and data.labels is not None:
         return data.labels.unit
-    return data.target.unit if isinstance(data, DatedFolders) else ""
+    return data.target.unit if isinstance(data, ImageTargets | DatedFolders | GeoBench2Samples) else ""
 
 
 def _class_weights(train: Chips, classes: int) -> Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import xxhash
 
+from gfm.downstream.classes import IGNORED
 from gfm.downstream.data import Chips
-from gfm.downstream.tasks.dense import IGNORED
 from gfm.downstream.tasks.task import Batch, Panel, Picture, Scale, TaskModel
 
 if TYPE_CHECKING:

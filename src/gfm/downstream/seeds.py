@@ -50,7 +50,8 @@ def learn(job: Job, seed: int, what: str) -> Trained:
     model = build_model(job.task.kind, encoder, job.spec, job.class_weights)
     adaptation.prepare(model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    learned = adaptation.learn(model, Training(settings, job.parts, seed, job.accelerator, what))
+    training = Training(settings, job.parts, seed, job.accelerator, what, job.encoded_with(seed))
+    learned = adaptation.learn(model, training)
     return Trained(model, adaptation, learned, trained)
 
 

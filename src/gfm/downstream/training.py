@@ -37,6 +37,8 @@ class Training:
     seed: int
     accelerator: str
     what: str  # printed with the progress
+    # What a frozen encoder made of each part: filled by the first training that needs it, for all that share it.
+    encoded: dict[Part, Any] = field(default_factory=dict)
 
     def train(
         self,

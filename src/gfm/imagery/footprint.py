@@ -111,15 +111,25 @@ def window_bounds(path: Path, window: tuple[int, int, int, int]) -> Bounds | Non
 
 def window_corners(path: Path, window: tuple[int, int, int, int]) -> Corners:
     """The four corners of a window (x, y, width, height) of a georeferenced GeoTIFF, in degrees."""
+    with open_scene(path, None) as dataset:
+        return _corners(dataset, window)
+
+
+def window_corners_data(data: bytes, path: Path, window: tuple[int, int, int, int]) -> Corners:
+    """As `window_corners`, of a file's bytes; `path` only names it in an ImageError."""
+    with open_scene_data(data, None, path) as dataset:
+        return _corners(dataset, window)
+
+
+def _corners(dataset: Any, window: tuple[int, int, int, int]) -> Corners:
     from rasterio.warp import transform
 
     x, y, width, height = window
     pixels = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
-    with open_scene(path, None) as dataset:
-        a, b, c, d, e, f = dataset.transform[:6]
-        xs = [c + a * column + b * line for column, line in pixels]
-        ys = [f + d * column + e * line for column, line in pixels]
-        return tuple(zip(*transform(dataset.crs, "EPSG:4326", xs, ys), strict=True))
+    a, b, c, d, e, f = dataset.transform[:6]
+    xs = [c + a * column + b * line for column, line in pixels]
+    ys = [f + d * column + e * line for column, line in pixels]
+    return tuple(zip(*transform(dataset.crs, "EPSG:4326", xs, ys), strict=True))
 
 
 def raster_bounds(dataset: Any, window: Any = None) -> Bounds | None:

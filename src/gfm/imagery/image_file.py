@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm.imagery.footprint import Georeference, georeference, georeference_data
-from gfm.imagery.raster import Array, decode_image, read_image, unreadable
+from gfm.imagery.raster import (
+    Array,
+    decode_image,
+    file_head,
+    is_tiff,
+    open_scene,
+    open_scene_data,
+    read_image,
+    unreadable,
+)
 from gfm.params import Imagery
 
 
@@ -24,6 +33,16 @@ class ImageFile:
     def georeference(self) -> Georeference | None:
         """What the image itself says of its ground; None and ImageError as of `footprint.georeference`."""
         return georeference(self.path) if self.data is None else georeference_data(self.data, self.path)
+
+    def nodata(self) -> float | None:
+        """What a TIFF itself says is nodata; None where it says nothing, or is another picture."""
+        head = file_head(self.path) if self.data is None else self.data
+        if not is_tiff(head):
+            return None
+        opened = open_scene(self.path, None) if self.data is None else open_scene_data(self.data, None, self.path)
+        with opened as dataset:
+            said: float | None = dataset.nodata
+        return said
 
     def encoded(self) -> bytes:
         """The bytes of the file; ImageError where they cannot be read."""

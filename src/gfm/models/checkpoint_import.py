@@ -15,7 +15,7 @@ from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, set_image_px, takes_img_size
 from gfm.models.checkpoint_file import Checkpoint
 from gfm.models.encoder import check_keys
-from gfm.models.families import Layout, family_seen, read_family, refuse_clay
+from gfm.models.families import Images, Layout, family_seen, read_family, refuse_matter
 from gfm.models.published import COMPUTED, timm_name
 from gfm.models.swin_shape import LANDMARK, read_swin
 
@@ -54,6 +54,7 @@ class Request:
     prefix: str | None  # of the network's keys
     family: str | None = None  # of `gfm.models.families`, whose keys are not timm's
     wavelengths_um: list[float] | None = None  # of the bands, for families that read them
+    gsd_m: float | None = None  # metres a pixel, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def import_network(checkpoint: Checkpoint, request: Request) -> ImportedNetwork:
     wrapper = _wrapper(checkpoint.state)
     state = {key.removeprefix(wrapper): value for key, value in checkpoint.state.items()}
     if request.family is None:
-        refuse_clay(state, source)
+        refuse_matter(state, source)
         found = _find(state, request, wrapper, source)
         own = _build(found, found.sizes[0])
         targets, left = _sort_keys(state, found.prefix, own, chosen=request.prefix is not None, source=source)
@@ -160,7 +161,8 @@ def _layout(state: Mapping[str, Tensor], request: Request, source: str) -> Layou
     for option, value in (("--architecture", request.architecture), ("--window", request.window)):
         if value is not None:
             raise WeightsError(f"{option} {value}: is read from the weights of family {request.family}; leave it out")
-    return read_family(request.family, state, request.prefix, request.wavelengths_um, source)
+    images = Images(request.wavelengths_um, request.gsd_m, request.image_px)
+    return read_family(request.family, state, request.prefix, images, source)
 
 
 def _published(layout: Layout, request: Request) -> _Found:

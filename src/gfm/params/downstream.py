@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gfm.params.formats import DatedFolders, Format, ImageMasks, LabelsTable
+from gfm.params.formats import DatedFolders, Format, GeoBench2Samples, ImageMasks, LabelsTable
 from gfm.params.geobench2 import GeoBench2
 from gfm.params.pretraining import Schedule
 from gfm.params.section import Ascending, Different, Listed, Name, Section, Seed, Share
@@ -169,7 +169,7 @@ class Task(Section):
     # r2 of regression. Segmentation and change have their own.
     metric: Literal["accuracy", "mean_class_accuracy", "micro_map", "macro_map", "psnr", "ssim", "r2"] | None = None
     loss: Literal["l1", "mse"] | None = None  # of super-resolution (None: l1) and regression (None: mse)
-    dates: Dates | None = None  # of dated-folders
+    dates: Dates | None = None  # of dated-folders, and of geobench-2 where samples have several
     finetune: Finetune = Finetune()
     search: Search | None = None  # None: finetune's own lr and batch_size, for every model
     # The task that this one repeats in another mode: both stand side by side, and ARP counts the named one alone.
@@ -199,8 +199,10 @@ class Task(Section):
         dated = isinstance(self.data, DatedFolders)
         if dated and self.dates is None:
             raise ValueError("dates is missing: dated-folders hold several a sample; give dates: {number: N}")
-        if self.dates is not None and not dated:
-            raise ValueError(f"dates is for dated-folders; a {self.data.format} sample has one of its own")
+        if self.dates is not None and not (dated or isinstance(self.data, GeoBench2Samples)):
+            raise ValueError(
+                f"dates is for dated-folders and geobench-2; a {self.data.format} sample has one of its own"
+            )
         if isinstance(self.data, DatedFolders):
             if self.kind in ("classification", "multilabel") and self.data.labels is None:
                 raise ValueError(f"a {self.kind} task takes data.labels, a table, instead of data.target_file")
@@ -211,6 +213,21 @@ class Task(Section):
                 raise ValueError(f"positive_class = {self.positive_class} is not one of {known}")
         if self.dates is not None and self.finetune.full.mixes:
             raise ValueError("finetune.full.mixup and cutmix blend images of one date; leave them out beside dates")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_fit(self) -> Task:
+        if not isinstance(self.data, GeoBench2Samples):
+            return self
+        labelled = self.kind in ("classification", "multilabel")
+        if labelled != (self.data.label_field is not None):
+            given = "label_field" if labelled else "target_file"
+            raise ValueError(f"a {self.kind} task of geobench-2 takes data.{given}")
+        if self.kind in CLASS_MAPS and len(self.data.classes) < 2:
+            raise ValueError("data.classes is missing: name the classes of target_file, two or more")
+        if self.positive_class is not None and self.positive_class not in (self.data.classes or [self.positive_class]):
+            known = ", ".join(self.data.classes)
+            raise ValueError(f"positive_class = {self.positive_class} is not one of {known}")
         return self
 
     @model_validator(mode="after")
@@ -265,12 +282,12 @@ class Task(Section):
 
 
 _FORMATS = {
-    "classification": ("class-folders", "image-masks", "labels-table", "dated-folders"),
-    "multilabel": ("bigearthnet", "labels-table", "dated-folders"),
-    "segmentation": ("image-masks", "dated-folders"),
+    "classification": ("class-folders", "image-masks", "labels-table", "dated-folders", "geobench-2"),
+    "multilabel": ("bigearthnet", "labels-table", "dated-folders", "geobench-2"),
+    "segmentation": ("image-masks", "dated-folders", "geobench-2"),
     "change": ("oscd",),
     "super-resolution": ("spacenet2",),
-    "regression": ("image-targets", "labels-table", "dated-folders"),
+    "regression": ("image-targets", "labels-table", "dated-folders", "geobench-2"),
 }
 _METRICS = {
     "classification": ("accuracy", "mean_class_accuracy"),

@@ -97,7 +97,7 @@ class CheckpointEncoder(Section):
     sha256: Sha256  # DVC does not watch the file itself
     licence: Licence
     # Whose keys it has, with an architecture that is read from them; None: those of GFM, SimMIM, Swin, or timm's own.
-    family: Literal["dofa", "prithvi", "satlas", "satmae", "seco"] | None = None
+    family: Literal["clay", "dofa", "prithvi", "satlas", "satmae", "seco"] | None = None
     architecture: str | None = None  # timm's name; not needed for a Swin or a family
     image_px: PositiveInt | None = None  # side of the images to fit it to
     window: PositiveInt | None = None  # a Swin's window to fit it to, in cells
@@ -105,7 +105,8 @@ class CheckpointEncoder(Section):
     prefix: str | None = None  # of the network's keys, where several networks are
     bands: list[str] | None = None  # None: R, G, B
     normalisation: Normalisation | None = None  # None: that of natural images
-    wavelengths_um: list[PositiveFloat] | None = None  # of the bands; DOFA's weights are made for them
+    wavelengths_um: list[PositiveFloat] | None = None  # of the bands; DOFA's and Clay's weights are made for them
+    gsd_m: PositiveFloat | None = None  # metres of ground a pixel; Clay's positions are made for them
 
     @model_validator(mode="after")
     def _family_fits(self) -> CheckpointEncoder:
@@ -116,6 +117,8 @@ class CheckpointEncoder(Section):
                 raise ValueError(f"{key} is read from the weights of family {self.family}; leave it out")
         if self.family == "dofa" and (self.bands is None or self.wavelengths_um is None):
             raise ValueError("family dofa needs bands and wavelengths_um: its patch embedding is generated for them")
+        if self.family == "clay" and None in (self.bands, self.wavelengths_um, self.gsd_m):
+            raise ValueError("family clay needs bands, wavelengths_um and gsd_m: what it adds is generated for them")
         return self
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.imagery import Imagery, storable
 from gfm.params.section import Below, Different, Section, Share, StoredValue
+
+MOST_CLASSES = 255  # a pixel's class id is 8 bits, of which one value says that it is not scored
 
 
 class PlaceSplit(Section):
@@ -230,7 +232,81 @@ class DatedFolders(Placed):
         return self
 
 
+class GivenParts(PlaceSplit):
+    """Of a data set that says the part of each sample itself: only what happens where parts meet is to be declared."""
+
+    @model_validator(mode="after")
+    def _one_rule_each(self) -> GivenParts:
+        if self.column is not None or self.test or self.val or self.test_share or self.val_share:
+            raise ValueError("the data set says the part of every sample; leave test, val, their shares and column out")
+        return self
+
+
+def _stored_values(classes: Any) -> Any:
+    """A list of names means the values 0, 1 and so on; a name's single value means that one."""
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {twice[0]} twice")
+        return {name: [value] for value, name in enumerate(classes)}
+    if isinstance(classes, dict):
+        return {name: [value] if isinstance(value, int) else value for name, value in classes.items()}
+    return classes
+
+
+# Names -> the values that stand for them in the data; a plain list of names means 0, 1, 2 and so on.
+ClassValues = Annotated[dict[str, Annotated[list[int], Field(min_length=1)]], BeforeValidator(_stored_values)]
+
+
+class GeoBench2Samples(FormatBase):
+    """GEO-Bench-2's data sets as published: tortillas (or tacos) in root, a sample of several files each.
+
+    Each sample carries its part, and its label, or the map of its classes or numbers is one of its files.
+    """
+
+    format: Literal["geobench-2"]
+    split: GivenParts = GivenParts()
+    files: str = "*.tortilla"  # names of the containers directly in root, * for any letters
+    missing_parts: Literal["error", "report"] = "error"  # where a data set of several parts (NAME.0000.part…) lacks one
+    # Names of a sample's files that are its image, * for any letters. Several are its dates, in the order of the data
+    # set (or of these names); a sensor of other bands is a task of its own.
+    images: list[str] = Field(min_length=1)
+    label_field: str | None = None  # field of a sample's metadata that holds its class, or its classes
+    target_file: str | None = None  # instead: name of the file that holds a class id or a number for every pixel
+    classes: ClassValues = {}  # each name with its value or values in the data; a list: 0, 1, 2 and so on
+    ignore: list[int] = []  # values of target_file that are no class: neither learned nor scored
+    target: Measured = Measured()  # of a target_file of numbers
+    # file: a GeoTIFF lies where it says; none: places are not known, or made up (biomassters)
+    georeference: Literal["file", "none"] = "file"
+
+    @model_validator(mode="after")
+    def _one_target(self) -> GeoBench2Samples:
+        if (self.label_field is None) == (self.target_file is None):
+            raise ValueError("give either label_field (of the metadata) or target_file (of each sample)")
+        return self
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> GeoBench2Samples:
+        if len(self.classes) > MOST_CLASSES:
+            raise ValueError(f"classes names {len(self.classes)}, more than {MOST_CLASSES}")
+        owners: dict[int, str] = dict.fromkeys(self.ignore, "ignore")
+        for name, values in self.classes.items():
+            for value in values:
+                if value in owners:
+                    raise ValueError(f"classes: the value {value} is of {name} and of {owners[value]}")
+                owners[value] = name
+        return self
+
+
 Format = Annotated[
-    ClassFolders | ImageMasks | Oscd | BigEarthNet | SpaceNet2 | ImageTargets | LabelsTable | DatedFolders,
+    ClassFolders
+    | ImageMasks
+    | Oscd
+    | BigEarthNet
+    | SpaceNet2
+    | ImageTargets
+    | LabelsTable
+    | DatedFolders
+    | GeoBench2Samples,
     Field(discriminator="format"),
 ]

@@ -40,6 +40,7 @@ class Input:
     mean: list[float] | None  # of each band, values in [0, 1]
     std: list[float] | None
     wavelengths_um: list[float] | None
+    gsd_m: float | None = None  # metres of ground a pixel, for families that read it
 
 
 def import_encoder(
@@ -71,7 +72,7 @@ def import_encoder(
     digest = sha256_of(path)
     check_release(family, digest, str(path))
     bands = None if seen.bands is None else len(seen.bands)
-    request = Request(architecture, image_px, window, bands, prefix, family, seen.wavelengths_um)
+    request = Request(architecture, image_px, window, bands, prefix, family, seen.wavelengths_um, seen.gsd_m)
     network = import_network(checkpoint, request)
     known = _input(seen, network, path)
     origin = provenance(None) | {
@@ -163,6 +164,8 @@ def _input(seen: Input, network: ImportedNetwork, path: Path) -> Input:
         raise GfmError(f"--mean {mean}, --std {std}: of values in [0, 1]; divide what holds for 8-bit values by 255")
     if seen.wavelengths_um is not None and not all(value > 0 for value in seen.wavelengths_um):
         raise GfmError("--wavelengths: give them in micrometres, above 0")
+    if seen.gsd_m is not None and seen.gsd_m <= 0:
+        raise GfmError(f"--gsd {seen.gsd_m:g}: give the metres of ground a pixel, above 0")
     return Input(list(bands), list(mean), list(std), seen.wavelengths_um)
 
 

@@ -22,6 +22,7 @@ OPTIONS = {  # of `gfm import`, which its errors name: what they are called in t
     "--mean": "normalisation.mean",
     "--std": "normalisation.std",
     "--wavelengths": "wavelengths_um",
+    "--gsd": "gsd_m",
 }
 
 
@@ -48,6 +49,7 @@ def _import_checkpoint(name: str, wanted: CheckpointEncoder, key: str) -> None:
         mean=None if norm is None else norm.mean,
         std=None if norm is None else norm.std,
         wavelengths_um=wanted.wavelengths_um,
+        gsd_m=wanted.gsd_m,
     )
     try:
         import_encoder(

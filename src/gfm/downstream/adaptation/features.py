@@ -15,6 +15,8 @@ from gfm.downstream.tasks import Batch, Scores
 from gfm.downstream.tasks.pooled import PooledTask
 from gfm.downstream.training import Training
 
+ENCODED_AT_ONCE = 32  # images, whatever batch size is trained with: its last digits must not depend on who was first
+
 
 class Features(Dataset[Batch]):
     """One part of a task as features: batches hold (B, C) float32 instead of images."""
@@ -36,15 +38,16 @@ class Features(Dataset[Batch]):
 
 
 def pooled_features(model: PooledTask, training: Training) -> dict[Part, Features]:
-    """The features of all parts, with the device and precision of the training."""
-    own = training.settings
-    found: dict[Part, Features] = {}
+    """The features of all parts, with the device and precision of the training; computed where none has before."""
+    known = training.encoded
     for part, chips in training.parts.items():
-        loader = score_loader(chips, batch_size=own.batch_size, workers=own.workers)
+        if part in known:
+            continue
+        loader = score_loader(chips, batch_size=ENCODED_AT_ONCE, workers=training.settings.workers)
         # Tensors made in torch's inference mode cannot be trained on.
         batches: Any = training.trainer(inference_mode=False).predict(_Reader(model), loader)
-        found[part] = Features(torch.cat([batch.image for batch in batches]), torch.cat([b.target for b in batches]))
-    return found
+        known[part] = Features(torch.cat([batch.image for batch in batches]), torch.cat([b.target for b in batches]))
+    return {part: known[part] for part in training.parts}
 
 
 class _Reader(LightningModule):  # type: ignore[misc]

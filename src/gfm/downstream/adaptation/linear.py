@@ -10,7 +10,10 @@ from gfm.downstream.training import Learned, Training
 
 
 class Linear(Frozen):
-    """Images are not flipped or turned, so that the encoder sees each of them once, whatever the number of epochs."""
+    """Images are not flipped or turned, so that the encoder sees each of them once, whatever the number of epochs.
+
+    Nor does it see them again for another trial of a search, or another seed that does not draw the encoder anew.
+    """
 
     def learn(self, model: TaskModel, training: Training) -> Learned:
         assert isinstance(model, PooledTask)

@@ -17,8 +17,9 @@ from gfm.downstream.formats.mask_file import read_class_ids
 from gfm.downstream.formats.number_file import OFF_PX, read_numbers
 from gfm.downstream.formats.placed import PlacedFormat
 from gfm.downstream.formats.search import search
-from gfm.downstream.moments import Moments
+from gfm.downstream.formats.series import check_grid, check_size, hidden, number_cut
 from gfm.downstream.sample import Cut, Refused, Sample, Scene
+from gfm.imagery.image_file import ImageFile
 from gfm.imagery.placement import placed_on
 from gfm.imagery.raster import Array, ImageError, nodata_mask, read_image, to_uint8
 from gfm.params import DatedFolders, Task
@@ -104,10 +105,8 @@ class DatedFoldersFormat(PlacedFormat[DatedFolders]):
         """Whether a date holds more than nodata; ImageError where it does not lie on the first date's grid."""
         path, first = self.raw / file, self.raw / scene.inputs[0][0]
         pixels = self._stored(path)
-        (height, width), (lines, columns) = self._stored(first).shape[:2], pixels.shape[:2]
-        if (columns, lines) != (width, height):
-            reason = f"is {columns}x{lines} px, the first date {first.name} is {width}x{height}"
-            raise ImageError(path, reason, "cut all dates to one grid")
+        height, width = pixels.shape[:2]
+        check_size(pixels, path, self._stored(first), first.name)
         box = placed_on(first, path) if self.data.georeference == "file" and path != first else None
         if box is not None and max(abs(a - b) for a, b in zip(box, (0, 0, width, height), strict=True)) > OFF_PX:
             raise ImageError(path, f"covers other ground than the first date {first.name}", "cut all to one grid")
@@ -121,23 +120,16 @@ class DatedFoldersFormat(PlacedFormat[DatedFolders]):
         images = self._checked_images(scene, bands)
         height, width = images[0].shape[:2]
         sample = self._sample(scene, (0, 0, width, height), (width, height), ())
-        numbers = self.numbers(sample, bands)
-        measured = numbers[np.isfinite(numbers)]
-        if not measured.size:
-            assert scene.target is not None
-            raise ImageError(self.raw / scene.target, "holds no measured pixel, all is nodata", "remove it")
-        return Cut(sample, images, (), Moments.of(measured))
+        assert scene.target is not None
+        return number_cut(sample, images, self.numbers(sample, bands), self.raw / scene.target)
 
     def numbers(self, sample: Sample, bands: Sequence[str]) -> Numbers:
         """The map (H, W, 1) in its unit; NaN where it, or every date, is nodata."""
         assert sample.target is not None
-        path, (_, _, width, height) = self.raw / sample.target, sample.window
-        numbers = read_numbers(path, self.data.target, f"tasks.{self.name}.data.target")
-        if numbers.shape[:2] != (height, width):
-            reason = f"is {numbers.shape[1]}x{numbers.shape[0]} px, its dates are {width}x{height}"
-            raise ImageError(path, reason, "give the map of these dates, on their grid")
-        hidden = [nodata_mask(self._stored(self.raw / file), self.data.imagery.nodata) for (file,) in sample.inputs]
-        numbers[np.all(hidden, axis=0)] = np.nan
+        path = self.raw / sample.target
+        numbers = read_numbers(ImageFile(path), self.data.target, f"tasks.{self.name}.data.target")
+        check_grid(numbers, path, sample)
+        numbers[hidden([self._stored(self.raw / file) for (file,) in sample.inputs], self.data.imagery.nodata)] = np.nan
         return numbers
 
     def misfits(self, samples: Sequence[Sample]) -> dict[int, str]:

@@ -15,10 +15,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm.downstream.classes import IGNORED
 from gfm.downstream.formats.published import PublishedSplit
 from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
 from gfm.errors import DataError
 from gfm.imagery.footprint import Bounds, Corners, window_bounds, window_corners
+from gfm.imagery.hashing import file_hash
 from gfm.imagery.raster import NOT_UTF8, ImageError, readable_name, unreadable
 from gfm.params import FormatBase, Task
 from gfm.progress import track
@@ -36,7 +38,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 class TaskFormat(ABC, Generic[Data]):
     """How one kind of data set lies on disk. A new one is a file that fills in the hooks below.
 
-    `raw` is the folder that all files are relative to. Images are (H, W, bands) uint8, masks (H, W) uint8 class ids.
+    `raw` is the folder that all files are relative to. Images are (H, W, bands) uint8, masks (H, W) uint8 class ids,
+    IGNORED where a pixel is of no class.
     """
 
     def __init__(self, name: str, task: Task, data: Data, raw: Path) -> None:
@@ -57,7 +60,7 @@ class TaskFormat(ABC, Generic[Data]):
         for item in items if published is None else published.given(items):
             if isinstance(item, Refused):
                 refused.append(Refused(readable_name(item.file), readable_name(item.reason)))
-            elif unnameable := [file for file in _files(item) if readable_name(file) != file]:
+            elif unnameable := [file for file in files_of(item) if readable_name(file) != file]:
                 refused.append(Refused(readable_name(unnameable[0]), NOT_UTF8))
             else:
                 found.append(item)
@@ -70,6 +73,19 @@ class TaskFormat(ABC, Generic[Data]):
         """The parts that the data set is published with, where its files lie beside the data."""
         return None
 
+    def split_source(self) -> str:
+        """What says the parts of samples that have one."""
+        published = self.published_split()
+        return f"column {self.data.split.column}" if published is None else published.source
+
+    def content(self, scene: Scene) -> str:
+        """Hash of the bytes that a scene is made of."""
+        return file_hash([self.raw / file for file in files_of(scene)])
+
+    def shown(self, file: str) -> str:
+        """A file of a scene as people are told of it, relative to `raw`."""
+        return file
+
     def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
         """Read and check one scene and cut it into samples; ImageError names the file that cannot be used."""
         images = self._checked_images(scene, bands)
@@ -78,11 +94,9 @@ class TaskFormat(ABC, Generic[Data]):
         if scene.target is not None:
             mask = self._mask(scene.target)
             if mask.shape != (height, width):
-                raise ImageError(
-                    self.raw / scene.target,
-                    f"is {mask.shape[1]}x{mask.shape[0]} px, its image {scene.inputs[0][0]} is {width}x{height}",
-                    "give the mask of this image",
-                )
+                image = self.shown(scene.inputs[0][0])
+                reason = f"is {mask.shape[1]}x{mask.shape[0]} px, its image {image} is {width}x{height}"
+                raise ImageError(self.raw / self.shown(scene.target), reason, "give the mask of this image")
         cuts = []
         for window in self._windows(width, height):
             x, y, w, h = window
@@ -99,7 +113,7 @@ class TaskFormat(ABC, Generic[Data]):
         height, width = images[0].shape[:2]
         if min(height, width) < SMALLEST_PX:
             reason = f"is {width}x{height} px, the shorter side must have {SMALLEST_PX}"
-            raise ImageError(self.raw / scene.inputs[0][0], reason, "remove it")
+            raise ImageError(self.raw / self.shown(scene.inputs[0][0]), reason, "remove it")
         return images
 
     def _sample(
@@ -139,7 +153,7 @@ class TaskFormat(ABC, Generic[Data]):
         if mask is None:
             return ()
         classes = self.classes([])
-        return tuple(classes[value] for value in np.unique(mask))
+        return tuple(classes[value] for value in np.unique(mask[mask != IGNORED]))
 
     layout = ""  # one sentence on what should lie under root
 
@@ -237,5 +251,6 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if is_folder(path) is not False]
 
 
-def _files(scene: Scene) -> list[str]:
+def files_of(scene: Scene) -> list[str]:
+    """The files of every date, and of the target."""
     return [*(file for date in scene.inputs for file in date), *([scene.target] if scene.target else [])]

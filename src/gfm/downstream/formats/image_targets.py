@@ -12,6 +12,7 @@ from gfm.downstream.formats.format import Numbers, chip_windows
 from gfm.downstream.formats.number_file import OFF_PX, read_numbers
 from gfm.downstream.formats.number_maps import RASTERS_HELD, NumberMapsFormat
 from gfm.downstream.sample import Sample, Scene, Window
+from gfm.imagery.image_file import ImageFile
 from gfm.imagery.placement import placed_on
 from gfm.imagery.raster import ImageError, nodata_mask
 from gfm.params import ImageTargets, Task
@@ -59,7 +60,7 @@ class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
         return None
 
     def _read_numbers(self, path: Path) -> Numbers:
-        return read_numbers(path, self.data.target, f"tasks.{self.name}.data.target")
+        return read_numbers(ImageFile(path), self.data.target, f"tasks.{self.name}.data.target")
 
     def _windows(self, width: int, height: int) -> Iterator[Window]:
         return chip_windows(width, height, self.data.chip_px or max(width, height))

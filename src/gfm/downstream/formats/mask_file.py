@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from gfm.imagery.image_file import ImageFile
 from gfm.imagery.pictures import is_jpeg
-from gfm.imagery.raster import ImageError, file_head
+from gfm.imagery.raster import ImageError, check_pixels, file_head, open_scene_data
 from gfm.params import ParameterError
 
 _GREY_OR_RGB = {"L", "LA", "RGB", "RGBA", "RGBX"}  # modes whose channels can all hold the same class ids
@@ -43,6 +45,23 @@ def read_mask(path: Path) -> NDArray[np.integer]:
         raise ImageError(path, f"holds {values.dtype} values, a mask holds class ids", "save it as 8-bit")
     if values.size and values.min() < 0:
         raise ImageError(path, f"holds the value {values.min()}", "save it as 8-bit class ids")
+    return values
+
+
+def read_values(image: ImageFile) -> NDArray[np.integer]:
+    """The values of a TIFF of one band of whole numbers (H, W), negative ones too, in whatever way it is compressed.
+
+    ImageError where it is no such file.
+    """
+    with open_scene_data(image.encoded(), None, image.path) as dataset:
+        if dataset.count != 1:
+            raise ImageError(image.path, f"has {dataset.count} bands, a map of classes has one", "give one band")
+        check_pixels(image.path, dataset.width, dataset.height)
+        values: NDArray[Any] = dataset.read(1)
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values) & (values == np.rint(values))).all():
+            raise ImageError(image.path, "holds fractions or NaN, a map holds class ids", "give the map of classes")
+        values = values.astype(np.int64)
     return values
 
 

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from gfm.downstream.formats.format import Numbers
-from gfm.imagery.raster import ImageError, file_head, is_tiff, nodata_mask, open_scene, read_image
+from gfm.imagery.image_file import ImageFile
+from gfm.imagery.raster import ImageError, nodata_mask
 from gfm.params import Imagery, Measured
 
 OFF_PX = 0.5  # further apart, the pixels of image and target do not belong together
 
 
-def read_numbers(path: Path, declared: Measured, key: str) -> Numbers:
+def read_numbers(image: ImageFile, declared: Measured, key: str) -> Numbers:
     """The numbers (H, W, 1), NaN where nothing was measured; `key` is where they are declared.
 
     ImageError where the file is another raster than declared, or says itself that another value is nodata.
     """
-    stored = read_image(path, Imagery(dtype=declared.dtype, bands={"target": None}, nodata=declared.nodata))
-    if is_tiff(file_head(path)):
-        with open_scene(path, None) as dataset:
-            said = dataset.nodata
-        if said is not None and not _same(said, declared.nodata):
-            reason = f"says that {said:g} is nodata, data.target.nodata says {declared.nodata}"
-            raise ImageError(path, reason, f"set {key}.nodata = {said:g}")
+    stored = image.pixels(Imagery(dtype=declared.dtype, bands={"target": None}, nodata=declared.nodata))
+    said = image.nodata()
+    if said is not None and not _same(said, declared.nodata):
+        reason = f"says that {said:g} is nodata, data.target.nodata says {declared.nodata}"
+        raise ImageError(image.path, reason, f"set {key}.nodata = {said:g}")
     with np.errstate(over="ignore"):
         numbers: Numbers = (stored.astype(np.float64) * declared.scale + declared.offset).astype(np.float32)
     if (np.isfinite(stored) & ~np.isfinite(numbers)).any():
         reason = f"holds numbers that times {declared.scale:g} plus {declared.offset:g} are too large for float32"
-        raise ImageError(path, reason, f"correct {key}.scale or offset")
+        raise ImageError(image.path, reason, f"correct {key}.scale or offset")
     numbers[nodata_mask(stored, declared.nodata)] = np.nan
     return numbers
 

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from gfm.downstream.classes import IGNORED
 from gfm.downstream.decoders import PyramidDecoder
 from gfm.downstream.tasks.task import Panel, Picture, Scores, TaskModel, TaskSpec, date_panels, primary_first
 from gfm.models.encoder import Encoder
-
-IGNORED = 255  # mask value of padding: neither learned nor scored
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; class 0 is dark.
 COLOURS = np.array(

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from gfm.errors import WeightsError
-from gfm.models.families import dofa, prithvi, satlas, satmae, seco
-from gfm.models.families.layout import Layout
+from gfm.models.families import clay, dofa, prithvi, satlas, satmae, seco
+from gfm.models.families.layout import Images, Layout
 
-__all__ = ["FAMILIES", "Layout", "check_release", "family_seen", "read_family"]
+__all__ = ["FAMILIES", "Images", "Layout", "check_release", "family_seen", "read_family", "refuse_matter"]
 
-CLAY = r"(model\.)?(encoder\.)?patch_embedding\.weight_generator\."
-Reader = Callable[[Mapping[str, Tensor], list[float] | None, str], Layout]
+MATTER = r"(.+\.)?pre_conv1\.weight"
+Reader = Callable[[Mapping[str, Tensor], Images, str], Layout]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "clay": Family(clay.LANDMARKS, clay.read_clay),
     "dofa": Family(dofa.LANDMARKS, dofa.read_dofa),
     "prithvi": Family(prithvi.LANDMARKS, prithvi.read_prithvi),
     "satlas": Family(satlas.LANDMARKS, satlas.read_satlas),
@@ -39,19 +40,17 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def read_family(
-    name: str, state: Mapping[str, Tensor], prefix: str | None, wavelengths_um: list[float] | None, source: str
-) -> Layout:
+def read_family(name: str, state: Mapping[str, Tensor], prefix: str | None, images: Images, source: str) -> Layout:
     """What a checkpoint of family `name` becomes; `prefix` is of the keys of one network, where several are.
 
     WeightsError where the keys are another family's, which it names, or say the same thing twice.
     """
-    refuse_clay(state, source)
+    refuse_matter(state, source)
     start = f"{prefix.rstrip('.')}." if prefix and prefix.strip(".") else ""
     inside = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
     if _shown_by(FAMILIES[name], inside) is None:
         raise WeightsError(f"{source}: not of the family {name}: {family_seen(inside)}")
-    layout = FAMILIES[name].read(inside, wavelengths_um, source)
+    layout = FAMILIES[name].read(inside, images, source)
     given = Counter(parameter for key, parameter in layout.becomes.items() if key not in layout.converted)
     known = layout.becomes.keys() | layout.left.keys()
     for key in inside:
@@ -76,12 +75,12 @@ def family_seen(state: Mapping[str, Tensor]) -> str:
     return f"its first key is {next(iter(state), 'missing')}"
 
 
-def refuse_clay(keys: Iterable[str], source: str) -> None:
-    """WeightsError for Clay's weights."""
-    if found := next((key for key in keys if re.match(CLAY, key)), None):
+def refuse_matter(keys: Iterable[str], source: str) -> None:
+    """WeightsError for MATTER's weights (github.com/periakiva/MATTER, MATTER/models/encoder.py)."""
+    if found := next((key for key in keys if re.fullmatch(MATTER, key)), None):
         raise WeightsError(
-            f"{source}: Clay's weights ({found}): its tokens carry place, time and ground resolution beside the image, "
-            "and its blocks are not timm's, so that no timm network computes what it does; it cannot be imported"
+            f"{source}: MATTER's weights ({found}): the first layer of its ResNet also takes textures that a module "
+            "beside it refines, which is not published, so that no timm network computes what it does"
         )
 
 

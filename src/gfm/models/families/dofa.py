@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gfm.errors import WeightsError
-from gfm.models.families.layout import Layout, set_aside
+from gfm.models.families.generator import read_generator
+from gfm.models.families.layout import Images, Layout, set_aside
 from gfm.models.families.vit import MASKED_AUTOENCODER, needed, square_grid, vit_size
 
 GENERATOR = "patch_embed."
 LANDMARKS = {r"patch_embed\.weight_generator\.weight_tokens": None}
 BESIDE = {r"projector\.": "projector of the distillation"}
-HEADS = 4  # of the generator
 SCALE = 0.01  # of what it generates
 # The first digits of torchgeo's own files (dofa_base, dofa_large) from before the order changed.
 OTHER_ORDER = ("7cc0f413", "fbd47fa9")
@@ -32,8 +32,9 @@ PADDING = (
 )
 
 
-def read_dofa(state: Mapping[str, Tensor], wavelengths_um: list[float] | None, source: str) -> Layout:
+def read_dofa(state: Mapping[str, Tensor], images: Images, source: str) -> Layout:
     """The ViT for these wavelengths; WeightsError without them."""
+    wavelengths_um = images.wavelengths_um
     if not wavelengths_um:
         raise WeightsError(
             f"{source}: DOFA's patch embedding depends on the bands; give their --bands and --wavelengths (um)"
@@ -64,38 +65,12 @@ def read_dofa(state: Mapping[str, Tensor], wavelengths_um: list[float] | None, s
 @torch.no_grad()
 def generate(state: Mapping[str, Tensor], wavelengths_um: list[float], source: str) -> tuple[Tensor, Tensor]:
     """Kernel (width, bands, px, px) and bias (width,) for bands of these wavelengths, by the generator's weights."""
-    tokens = needed(state, "weight_generator.weight_tokens", 2, source)
-    out = needed(state, "weight_generator.fc_weight.weight", 2, source)
-    width = len(needed(state, "weight_generator.fc_bias.weight", 2, source))
-    inner, px = tokens.shape[1], round((len(out) / width) ** 0.5)
-    if px * px * width != len(out) or inner % HEADS:
-        raise WeightsError(
-            f"{source}: not DOFA's generator: {len(out)} values for a patch of width {width}, from {inner} numbers"
-        )
-    layer = nn.TransformerEncoderLayer(inner, HEADS, activation="gelu", dropout=0.0)
-    modules = nn.ModuleDict(
-        {
-            "transformer_encoder": nn.TransformerEncoder(layer, 1, enable_nested_tensor=False),
-            "fc_weight": nn.Linear(inner, len(out)),
-            "fc_bias": nn.Linear(inner, width),
-        }
-    ).eval()
-    first, second = nn.Linear(inner, inner), nn.Linear(inner, inner)
-    loaded = nn.ModuleDict({"weight_generator": modules, "fclayer": nn.ModuleDict({"w1": first, "w2": second})})
-    free = {
-        key: state[key] for key in ("weight_generator.weight_tokens", "weight_generator.bias_token") if key in state
-    }
-    try:
-        loaded.load_state_dict({key: value for key, value in state.items() if key not in free}, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{source}: not DOFA's generator: {' '.join(str(error).split())[:300]}") from None
-    waves = _waves(inner, torch.tensor(wavelengths_um) * 1000)
-    waves = waves + F.relu(second(F.relu(first(waves))))
-    sequence = torch.cat([tokens, waves, needed(state, "weight_generator.bias_token", 2, source)])
-    encoded = modules["transformer_encoder"](sequence)
-    kernel = modules["fc_weight"](encoded[len(tokens) : -1] + waves)
-    kernel = kernel.view(len(waves), px, px, width).permute(3, 0, 1, 2)
-    return (kernel * SCALE).contiguous(), modules["fc_bias"](encoded[-1]) * SCALE
+    made = read_generator(state, "DOFA", "transformer_encoder", ("w1", "w2"), source)
+    waves = _waves(made.inner, torch.tensor(wavelengths_um) * 1000)
+    waves = waves + F.relu(made.second(F.relu(made.first(waves))))
+    encoded, bias = made.encode(waves)
+    kernel = made.weight(encoded + waves).view(len(waves), made.px, made.px, made.width).permute(3, 0, 1, 2)
+    return (kernel * SCALE).contiguous(), made.bias(bias) * SCALE
 
 
 def check_order(digest: str, source: str) -> None:

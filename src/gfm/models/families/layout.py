@@ -11,6 +11,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """What the user says of the images that the network is to see; None: not said."""
+
+    wavelengths_um: list[float] | None = None  # of the bands
+    gsd_m: float | None = None  # metres of ground a pixel
+    image_px: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """A published network as a timm one. Every key of the checkpoint is in `becomes` or in `left`."""
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gfm.errors import WeightsError
-from gfm.models.families.layout import Layout, set_aside
+from gfm.models.families.layout import Images, Layout, set_aside
 from gfm.models.families.vit import MASKED_AUTOENCODER, needed, vit_size
 
 LANDMARKS = {r"(encoder\.)?patch_embed\.proj\.weight": 5}
@@ -32,7 +32,7 @@ EPS = "its layer norms add 1e-5 to the variance, those here 1e-6: features diffe
 TOLERANCE = 5e-3  # half precision's, for values in [-1, 1]
 
 
-def read_prithvi(state: Mapping[str, Tensor], wavelengths_um: list[float] | None, source: str) -> Layout:
+def read_prithvi(state: Mapping[str, Tensor], images: Images, source: str) -> Layout:
     """The ViT for one date; WeightsError where the positions are not Prithvi's."""
     names = {key.removeprefix(PREFIX): key for key in state}
     plain, left = set_aside({name: state[key] for name, key in names.items()}, {**MASKED_AUTOENCODER, **BESIDE})

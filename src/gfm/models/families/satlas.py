@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from gfm.errors import WeightsError
-from gfm.models.families.layout import Layout, set_aside
+from gfm.models.families.layout import Images, Layout, set_aside
 from gfm.models.families.resnet import resnet_size
 from gfm.models.families.vit import needed
 
@@ -31,7 +31,7 @@ RENAMED = {"mlp.0.": "mlp.fc1.", "mlp.3.": "mlp.fc2."}
 NORM = "Its final norm was never trained: the published features are those before it."
 
 
-def read_satlas(state: Mapping[str, Tensor], wavelengths_um: list[float] | None, source: str) -> Layout:
+def read_satlas(state: Mapping[str, Tensor], images: Images, source: str) -> Layout:
     """The backbone."""
     kept, left = set_aside(state, BESIDE)
     names = {key: re.sub(r"^(backbone\.)+", "", key) for key in kept}

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from gfm.errors import WeightsError
-from gfm.models.families.layout import Layout, set_aside
+from gfm.models.families.layout import Images, Layout, set_aside
 from gfm.models.families.vit import MASKED_AUTOENCODER, needed, square_grid, vit_size
 
 LANDMARKS = {r"cls_token": 3, r"(patch_embed|patch_embed\.0)\.proj\.weight": 4}
 
 
-def read_satmae(state: Mapping[str, Tensor], wavelengths_um: list[float] | None, source: str) -> Layout:
+def read_satmae(state: Mapping[str, Tensor], images: Images, source: str) -> Layout:
     """The ViT; WeightsError for the variants that are no plain ViT."""
     if "channel_embed" in state:
         raise WeightsError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from gfm.errors import WeightsError
-from gfm.models.families.layout import Layout, set_aside
+from gfm.models.families.layout import Images, Layout, set_aside
 from gfm.models.families.resnet import resnet_size
 
 LANDMARKS = {r"encoder_q\.4\.0\.conv1\.weight": None}
@@ -26,7 +26,7 @@ BESIDE = {
 }
 
 
-def read_seco(state: Mapping[str, Tensor], wavelengths_um: list[float] | None, source: str) -> Layout:
+def read_seco(state: Mapping[str, Tensor], images: Images, source: str) -> Layout:
     """The query encoder."""
     kept, left = set_aside(state, BESIDE)
     becomes = {}
