@@ -33,7 +33,7 @@ from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_folder, task_index
 from gfm.lightning_progress import quiet_lightning
 from gfm.models.encoder import load_encoder
-from gfm.models.encoder_file import read_card
+from gfm.models.encoder_file import EncoderCard, read_card
 from gfm.output_folder import new_folder
 from gfm.params import (
     CLASS_MAPS,
@@ -64,6 +64,12 @@ class Job:
     parts: dict[Part, Chips]
     class_weights: Tensor | None
     accelerator: str
+    card: EncoderCard
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The version of the collection that the encoder saw; empty for one that never saw it."""
+        return dict(self.card.provenance.get("data") or {})
 
 
 def finetune(params: Params, task_name: str, model_name: str) -> None:
@@ -76,17 +82,18 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
     task = known_task(params, task_name)
     check_requirements(params)
     settings = task.finetune
-    origin = provenance(None) | {"seed": settings.seeds}  # of the code and data that run now
+    origin = provenance(None) | {"seed": settings.seeds}  # of the code that runs now
     final = task_folder(task_name, model_name)
     with new_folder(final) as folder:
         index = read_index(task_name)
         job = prepare(params, task_name, model_name, index)
+        origin["data"] = job.data
         found = None
         if task.search is not None:
             found = searched(params, job, index.digest, folder / "search")
             say(f"{task_name}, {model_name}: {in_words(found)}")
             job = replace(job, task=task.model_copy(update={"finetune": found.settings}))
-        with child_run(params, f"{task_name}/{model_name}", "finetune", _described(job)) as run:
+        with child_run(params, f"{task_name}/{model_name}", "finetune", _described(job), data=job.data) as run:
             run.dataset(task_name, task_index(task_name), index.digest)
             with measure(params.carbon, f"{task_name}/{model_name}") as meter:
                 for part, chips in job.parts.items():
@@ -118,7 +125,6 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "chosen_epochs": {str(result.seed): result.epoch for result in results},
                     "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
                     "parts": {part: len(job.parts[part]) for part in PARTS},
-                    "too_small": task.too_small,
                     "index": index.digest,
                     **share,
                     **({"chosen": chosen} if any(chosen.values()) else {}),
@@ -167,14 +173,14 @@ def searched(params: Params, job: Job, index: str, folder: Path) -> Found:
         return _learn(replace(job, task=task, parts=parts), seed, what).learned
 
     subject = _subject(job, index)
-    origin = provenance(None)
+    origin = provenance(None) | {"data": job.data}
     found = search(params, subject, learn)
     write_search(folder, subject, found, origin)
     return found
 
 
 def _subject(job: Job, index: str) -> Subject:
-    return Subject(job.task_name, job.model_name, job.task, index, read_card(encoder_folder(job.model_name)))
+    return Subject(job.task_name, job.model_name, job.task, index, job.card)
 
 
 def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
@@ -192,12 +198,12 @@ def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
-    bands = matching_bands(params, task_name, card.bands, card.wavelengths_um)
+    bands = matching_bands(params, task_name, card.bands, index.collection_um, card.wavelengths_um)
     held = fits_memory(spec, len(index.rows))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
     weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"
     weights = _class_weights(parts["train"], len(spec.classes)) if weighted else None
-    return Job(task_name, model_name, task, spec, parts, weights, use_device(params.device))
+    return Job(task_name, model_name, task, spec, parts, weights, use_device(params.device), card)
 
 
 def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:

@@ -30,7 +30,7 @@ from gfm.tracking.runs import ENCODER_TAG, Run, child_run
 
 # Of a task's settings: what a trial's score does not depend on. Learning rate and batch size are what is tried.
 INDIFFERENT: dict[str, Any] = {
-    **dict.fromkeys(("too_small", "variant_of", "geobench2"), True),
+    "variant_of": True,
     "search": {"trials"},
     "finetune": {"seeds", "workers"},
 }
@@ -113,7 +113,8 @@ def search(params: Params, subject: Subject, learn: Learn) -> Found:
 def _spend(params: Params, subject: Subject, study: Any, learn: Learn) -> None:
     settings = {"task": subject.task_name, "model": subject.model_name, **subject.task.model_dump(mode="json")}
     begun = study.user_attrs.get("run_id")
-    with child_run(params, f"search {subject.name}", "search", settings, resume_run_id=begun) as run:
+    data = subject.card.provenance.get("data") or {}  # what the encoder saw of the collection
+    with child_run(params, f"search {subject.name}", "search", settings, resume_run_id=begun, data=data) as run:
         study.set_user_attr("run_id", run.run_id)
         run.tags({"scored_on": "val", ENCODER_TAG: run_of(encoder_folder(subject.model_name))})
         while (number := len(_finished(study)) + 1) <= subject.search.trials:

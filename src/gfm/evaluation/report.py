@@ -142,7 +142,7 @@ def _rows(params: Params, assessment: Assessment, references: Mapping[str, str])
                 "mode": params.tasks[task].finetune.mode,
                 "variant_of": params.tasks[task].variant_of or "",
                 "reference": references.get(task, ""),
-                "too_small": params.tasks[task].too_small,
+                "too_small": params.evaluate.too_small.get(task, ""),
                 "cells": cells,
             }
         )

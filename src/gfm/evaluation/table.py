@@ -49,9 +49,8 @@ def print_results(params: Params) -> None:
     say(f"\n{verdict(assessment).line}")
     for name, reference in _read_references().items():
         say(f"{name}: {reference} without training")
-    for name, task in params.tasks.items():
-        if task.too_small:
-            say(f"{name} is too small to conclude from: {task.too_small}")
+    for name, why in params.evaluate.too_small.items():
+        say(f"{name} is too small to conclude from: {why}")
     say("\nLook further:")
     for line in _look_further(params):
         say(f"  {line}")
