@@ -65,6 +65,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     bands = matching_bands(params, name, params.geopile.bands, collection_um)
     data = open_format(name, task, Path(params.paths.raw))
     scenes, refused = data.scenes()
+    met = len(scenes) + len(refused)
     seen, unreadable = _look(name, data, scenes, bands)
     misfits = data.misfits([item.sample for item in seen])
     unfit = [Refused(seen[position].sample.inputs[0][0], reason) for position, reason in misfits.items()]
@@ -97,6 +98,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         "overlaps": _by_part(overlaps),  # left out
         "same_ground": _listed(ground, kept),
         "near_duplicates": _listed(looks, kept),
+        "met": met,  # files, or sets of files that make a sample
         "quarantined": len(refused),
         "collection_um": collection_um,  # here, so that what reads the index needs nothing else of the collection
         **({"split_by": split_by} if split_by else {}),
