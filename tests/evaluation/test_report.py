@@ -138,7 +138,7 @@ def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> Non
 
 def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
     content = json.loads((evaluated / "reports/arp.json").read_text())
-    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models", "spent"]
+    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models", "spent", "parameters"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
     figures = ["kg_co2eq", "kwh", "computed_kg_co2eq", "kg_co2eq_per_1000_samples"]

@@ -33,7 +33,7 @@ from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_folder, task_index
 from gfm.lightning_progress import quiet_lightning
 from gfm.models.encoder import load_encoder
-from gfm.models.encoder_file import EncoderCard, read_card
+from gfm.models.encoder_file import CONFIG, EncoderCard, read_card
 from gfm.output_folder import new_folder
 from gfm.params import (
     CLASS_MAPS,
@@ -49,7 +49,7 @@ from gfm.params import (
 )
 from gfm.progress import say
 from gfm.tracking.carbon import measure
-from gfm.tracking.provenance import provenance, run_of
+from gfm.tracking.provenance import content_hash, provenance, run_of
 from gfm.tracking.runs import ENCODER_TAG, Run, child_run
 
 
@@ -126,6 +126,7 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
                     "parts": {part: len(job.parts[part]) for part in PARTS},
                     "index": index.digest,
+                    "encoder": content_hash(encoder_folder(model_name) / CONFIG),
                     **share,
                     **({"chosen": chosen} if any(chosen.values()) else {}),
                     **({"reference": asdict(reference)} if reference else {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,12 @@ def render_report(
     data: DataSection,
     records: Mapping[str, Mapping[str, Any]],
     removed: Ablations | None,
+    stale: Sequence[str],
 ) -> str:
-    """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it."""
+    """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it.
+
+    `stale` says which scores are of something that has changed since.
+    """
     found = facts(records)
     commits = next(([value for value, _ in fact.values] for fact in found if fact.name == "commit"), [MISSING])
     return render(
@@ -103,7 +107,7 @@ def render_report(
         experiment=params.tracking.experiment,
         verdict=verdict(assessment),
         commit=commits[0][:12] if len(commits) == 1 else f"of {len(commits)} commits",
-        warnings=warnings(records),
+        warnings=[*stale, *warnings(records)],
         tasks=assessment.tasks,
         models=assessment.models,
         baseline=assessment.baseline,

@@ -70,6 +70,11 @@ def results_table(runs: list[TaskRun]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def as_csv(results: pd.DataFrame) -> str:
+    """The table as results.csv holds it."""
+    return results.to_csv(index=False, lineterminator="\n", float_format="%.6f")
+
+
 def primary_metrics(runs: list[TaskRun]) -> dict[str, str]:
     """The metric that each task is judged by."""
     return {run.task: run.primary_metric for run in runs}
