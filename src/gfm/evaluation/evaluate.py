@@ -76,7 +76,7 @@ def _evaluate(params: Params) -> None:
     stale = [f"{why}: `dvc repro evaluate` brings all up to date." for why in stale_scores(params, runs)]
     removed = ablations(params, assessment, results, encoders)
     drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
-    page = render_report(params, assessment, untrained, spent, drawn, data, records, removed, stale)
+    page = render_report(params, assessment, untrained, spent, drawn, data, records, removed, stale, runs)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
     write_whole(layout.RESULTS, as_csv(results))

@@ -34,6 +34,11 @@ class TaskRun:
         return str(self.record.get("mode", ""))
 
     @property
+    def search(self) -> dict[str, Any]:
+        """What a search found for it; empty where there was none."""
+        return dict(self.record.get("search") or {})
+
+    @property
     def primary_metric(self) -> str:
         return str(self.record["primary_metric"])
 
