@@ -71,9 +71,8 @@ def test_what_timm_or_the_recipe_refuses_is_named_by_its_key(make_params, tmp_pa
 
 
 def test_every_tap_that_its_network_lacks_is_named_at_once(make_params, tmp_path):
-    params = make_params(
-        pretrain={"teacher_tap": {"stage": 4, "merged": True}, "student_tap": {"stage": 4, "merged": True}}
-    )
+    last = {"stage": 4, "merged": True}
+    params = make_params(pretrain={"teacher_tap": last, "student_tap": last})
     params = params.model_copy(update={"pretrain": params.pretrain | {"again": params.pretrain["gfm"]}})
     with pytest.raises(GfmError) as caught:
         check_networks(params, tmp_path)
