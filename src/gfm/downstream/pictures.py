@@ -34,10 +34,11 @@ BAR_INCHES = 0.12
 
 
 def candidates(chips: Chips) -> list[int]:
-    """Samples that may be shown, by hash of their ids: of maps six, those of two classes or more first.
+    """Samples that may be shown, by hash of their ids, the most telling first.
 
-    Of labelled images they are more, and of every class as many as there are, because it is not known yet which of
-    them the model gets right.
+    Those are, of masks, the samples of two classes or more; of labelled images one of each class, then a second of
+    each, and so on. Of labelled images they are more than are shown: which of them the model gets right is not known
+    before it has seen them.
     """
     order = sorted(range(len(chips)), key=lambda number: xxhash.xxh3_64_hexdigest(chips.samples[number].id.encode()))
     if chips.spec.mask_px is None:
@@ -59,7 +60,7 @@ def candidates(chips: Chips) -> list[int]:
     return [*telling, *(number for number in order if number not in telling)][:SAMPLES]
 
 
-def telling(labels: Sequence[tuple[str, ...]], verdicts: Sequence[bool | None]) -> list[int]:
+def to_show(labels: Sequence[tuple[str, ...]], verdicts: Sequence[bool | None]) -> list[int]:
     """Up to six of these samples: as many classes as can be, and among them as many right as wrong predictions."""
     chosen: list[int] = []
     while len(chosen) < min(SAMPLES, len(labels)):
@@ -71,7 +72,8 @@ def telling(labels: Sequence[tuple[str, ...]], verdicts: Sequence[bool | None]) 
 
 def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.device, title: str) -> None:
     """Write predictions.png: one row a sample for maps (inputs, truth, prediction, error), a grid for labels."""
-    numbers = candidates(chips)
+    maps = bool(model.legend() or model.scales())
+    numbers = candidates(chips)[: SAMPLES if maps else CANDIDATES]
     batch = chips.__getitems__(numbers)
     was_training = model.training
     model.eval()
@@ -80,11 +82,11 @@ def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.d
     model.train(was_training)
     rows = [model.panels(_dates(batch, i), logits[i], batch.target[i]) for i in range(len(numbers))]
     ids = [chips.samples[number].id for number in numbers]
-    if model.legend() or model.scales():
+    if maps:
         _draw_maps(path, rows, ids, model, title)
     else:
         panels = [row[0] for row in rows]
-        shown = telling([chips.samples[number].labels for number in numbers], [panel.verdict for panel in panels])
+        shown = to_show([chips.samples[number].labels for number in numbers], [panel.verdict for panel in panels])
         _draw_labels(path, [panels[one] for one in shown], title)
 
 

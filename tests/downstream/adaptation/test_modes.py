@@ -122,8 +122,8 @@ def test_a_probe_sees_every_image_once(task, monkeypatch):
     monkeypatch.setattr(Encoder, "forward", lambda self, image: seen.append(len(image)) or forward(self, image))
     folder = _finetuned(workplace)
     parts = _run(folder)["parts"]
-    shown = min(6, parts["test"])  # in predictions.png
-    assert sum(seen) == sum(parts.values()) + shown
+    predicted = min(36, parts["test"])  # to choose the pictures of predictions.png from
+    assert sum(seen) == sum(parts.values()) + predicted
 
 
 def test_neighbours_are_chosen_on_validation_and_told(task):
