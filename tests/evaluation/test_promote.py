@@ -123,6 +123,10 @@ def test_scores_on_another_ground_do_not_count(store: Any, gfm: Gfm, ground: dic
         ({"kg_co2eq": "not measured: codecarbon is not installed"}, "its energy is not a number but `not measured:"),
         ({"without": "kg_co2eq"}, "its energy is not a number but `not recorded`"),
         ({"data.splits": "s2"}, "what was validated (splits s1) is not what it was trained on (splits s2)"),
+        (
+            {"data.without": "naip", "data.manifest": "m2"},
+            "it was pretrained without naip, but the whole collection was",
+        ),
     ],
 )
 def test_an_origin_that_is_not_known_is_refused(store: Any, gfm: Gfm, tags: dict[str, str], words: str) -> None:
