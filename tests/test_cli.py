@@ -78,7 +78,7 @@ def test_an_unknown_parameter_key_is_named(
     (tmp_path / "mine.yaml").write_text(text.replace("tile_px:", "tile_size:"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, monkeypatch, "check", "--params", "mine.yaml")
-    assert (code, err) == (2, "gfm: mine.yaml: geopile.tile_size: unknown key\n")
+    assert (code, err) == (2, "gfm: mine.yaml: geopile.tile_size: unknown key; did you mean tile_px?\n")
 
 
 def test_check_says_what_the_file_describes(

@@ -82,12 +82,15 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
     ("path", "value", "expected"),
     [
         # unknown keys
-        ("sed", 1, "sed: unknown key"),
-        ("geopile/sources/scenes/rooot", "x", "geopile.sources.scenes.rooot: unknown key"),
-        ("geopile/sources/images/limits", 3, "geopile.sources.images.limits: unknown key"),
-        ("geopile/sources/images/images", 3, "geopile.sources.images.images: unknown key"),
-        ("tasks/change/data/chip", 3, "tasks.change.data.chip: unknown key"),
-        ("teacher/weights", "x", "teacher.weights: unknown key"),
+        ("sed", 1, "sed: unknown key; did you mean seed?"),
+        ("geopile/sources/scenes/rooot", "x", "geopile.sources.scenes.rooot: unknown key; did you mean root?"),
+        ("geopile/sources/images/limits", 3, "geopile.sources.images.limits: unknown key; did you mean limit?"),
+        ("geopile/sources/images/images", 3, "geopile.sources.images.images: unknown key; did you mean imagery?"),
+        ("tasks/change/data/chip", 3, "tasks.change.data.chip: unknown key; did you mean chip_px?"),
+        ("teacher/weights", "x", "teacher.weights: unknown key; did you mean weight_decay?"),
+        ("tasks/change/xyzzy", "x", "tasks.change.xyzzy: unknown key"),
+        ("tasks/change/lr", 0.1, "tasks.change.lr: unknown key; did you mean finetune.lr?"),
+        ("tasks/change/too_small", "x", "tasks.change.too_small: unknown key; did you mean evaluate.too_small?"),
         # missing
         ("geopile", MISSING, "geopile is missing"),
         ("geopile/sources/scenes/licence", MISSING, "geopile.sources.scenes.licence is missing"),

@@ -34,7 +34,7 @@ def test_unusable_pairs_are_quarantined_with_their_reason_and_the_rest_is_indexe
     assert "4 bands" in reasons["b/north/images/3.png"]
     assert reasons["b/north/masks/stray.png"] == "no image images/stray.* beside it"
     meta = _meta(workplace, "buildings")
-    assert meta["counts"] == {"train": 2, "val": 6, "test": 6} and meta["quarantined"] == 5
+    assert meta["counts"] == {"train": 2, "val": 6, "test": 6} and meta["quarantined"] == 5 and meta["met"] == 19
     assert meta["places"] == {"train": ["north"], "val": ["south"], "test": ["east"]}
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from gfm.params import Evaluate, Params, Tracking
+from gfm.params import Params, Tracking
 from gfm.tracking.carbon import Energy
 from gfm.tracking.registry import version_tags
 from gfm.tracking.runs import child_run, finish_pipeline
@@ -63,9 +63,9 @@ def make_params(**changes: Any) -> Params:
                 "kind": "change",
                 "data": {"format": "oscd", "root": "oscd", "split": shares},
                 "finetune": finetune,
-                "too_small": "two test cities",
             },
         },
+        "evaluate": {} if "tasks" in changes else {"too_small": {"change": "two test cities"}},
         "tracking": {"uri": "none", "experiment": "fabricated"},
         "carbon": {"intensity_kg_per_kwh": 0.4},  # as the fabricated runs recorded it
     }
@@ -392,7 +392,8 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GFM_PIPELINE_RUN", raising=False)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    params = make_params(tracking=Tracking().model_dump(), evaluate=Evaluate(bootstrap=300).model_dump())
+    evaluate = {"bootstrap": 300, "too_small": {"change": "two test cities"}}
+    params = make_params(tracking=Tracking().model_dump(), evaluate=evaluate)
     text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     return Registered(params)

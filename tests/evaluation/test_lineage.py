@@ -35,6 +35,13 @@ def test_runs_that_saw_different_data_are_announced_but_not_those_made_before_th
     assert "Runs saw different data, manifest: m1 (gfm); m2 (scenes gfm)" in said
 
 
+def test_a_collection_without_a_source_is_meant_to_be_another() -> None:
+    ablated = record(manifest="m2") | {"data": {"manifest": "m2", "without": "naip"}}
+    assert warnings({"gfm": record(), "gfm-no-naip": ablated, "scenes gfm-no-naip": ablated}) == []
+    (said,) = warnings({"gfm": record(), "gfm-no-naip": ablated, "scenes gfm": record(manifest="m3")})
+    assert "manifest: m1 (gfm); m3 (scenes gfm)" in said
+
+
 def test_facts_that_runs_share_are_shown_once() -> None:
     found = {fact.name: fact for fact in facts({"gfm": record(), "scenes gfm": record(dirty=True)})}
     assert found["hardware.cores"].agreed

@@ -134,6 +134,10 @@ def test_a_champion_that_is_scored_again_beside_the_challenger_can_be_compared(s
         ({"kg_co2eq": "not measured: codecarbon is not installed"}, "its energy is not a number but `not measured:"),
         ({"without": "kg_co2eq"}, "its energy is not a number but `not recorded`"),
         ({"data.splits": "s2"}, "what was validated (splits s1) is not what it was trained on (splits s2)"),
+        (
+            {"data.without": "naip", "data.manifest": "m2"},
+            "it was pretrained without naip, but the whole collection was",
+        ),
     ],
 )
 def test_an_origin_that_is_not_known_is_refused(store: Any, gfm: Gfm, tags: dict[str, str], words: str) -> None:

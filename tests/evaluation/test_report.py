@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -60,7 +61,7 @@ def words(page: str) -> str:
 def test_the_page_carries_everything_inside_and_is_small_enough_to_mail(evaluated: Path, page: str) -> None:
     parsed = Page(page)
     assert parsed.open == []
-    assert all(address.startswith(("data:image/", "#")) for address in parsed.addresses)
+    assert all(address.startswith(("data:image/", "#", "collection/")) for address in parsed.addresses)
     assert "@import" not in page
     assert "<script" not in page
     assert (evaluated / "reports/report.html").stat().st_size < 6_000_000
@@ -138,7 +139,7 @@ def test_provenance_names_code_data_hardware_and_energy_method(page: str) -> Non
 
 def test_arp_json_holds_the_figures_in_the_order_of_the_parameters(evaluated: Path) -> None:
     content = json.loads((evaluated / "reports/arp.json").read_text())
-    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models", "spent"]
+    assert list(content) == ["baseline", "undefined", "confidence", "tasks", "models", "spent", "parameters"]
     assert list(content["models"]) == ["random", "teacher", "gfm"]
     gfm = content["models"]["gfm"]
     figures = ["kg_co2eq", "kwh", "computed_kg_co2eq", "kg_co2eq_per_1000_samples"]
@@ -157,9 +158,42 @@ def test_every_run_is_accounted_for_once_with_sums_by_task(page: str) -> None:
     account = told[told.index("Every run once") : told.index("How it is known")]
     assert account.count("pretraining gfm") == 1
     assert re.search(r"teacher 0\.00225 0\.0009 not computed \S+ s 2,800 0\.000321 teacher, gfm", account), account
-    assert re.search(r"task change 0\.003 0\.0012 not computed \S+ s 5,700 0\.000211 every model", account), account
+    assert re.search(r"task change 0\.003 0\.0012 not computed \S+ s 5,700 0\.000211 fine-tuning", account), account
     assert "all runs 0.019 0.0076" in account
     assert not re.search(r"\de-\d", told)
+
+
+def test_sums_of_energy_stand_above_the_runs_that_they_are_made_of(page: str) -> None:
+    rows = re.findall(r'<tr class="(sum|part|total sum)"><th>([^<]*)</th>', page)
+    assert [name for kind, name in rows if kind != "part"] == [
+        "collection and encoders",
+        "task scenes",
+        "task buildings",
+        "task change",
+        "all runs",
+    ]
+    assert [name for kind, name in rows if kind == "part"].count("fine-tuning") == 9
+
+
+def test_other_pages_beside_the_report_and_what_a_search_found_are_in_it(
+    workspace: Any,
+) -> None:
+    Path("reports/collection").mkdir(parents=True)
+    Path("reports/collection/report.html").write_text("")
+    folder = Path("models/tasks/scenes/gfm")
+    record = json.loads((folder / "run.json").read_text())
+    found = {"lr": 0.00049, "batch_size": 16, "metric": "accuracy", "score": 0.8126, "trials": 16, "without_score": 2}
+    record["search"] = found | {"energy": record["energy"], "run_id": None}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "search").mkdir()
+    shutil.copy(folder / "predictions.png", folder / "search/trials.png")
+    evaluate(workspace.params)
+    page = Path("reports/report.html").read_text()
+    text = words(page)
+    assert 'href="collection/report.html"' in page and "embeddings/" not in page
+    assert "scenes accuracy gfm 0.00049 16 0.813 16 2 without a score" in text
+    assert 'alt="trials of gfm on scenes"' in page
+    assert "collection and encoders" in text and re.search(r"task scenes .* search .* fine-tuning", text)
 
 
 def test_metrics_are_numbers_only_and_few(evaluated: Path) -> None:

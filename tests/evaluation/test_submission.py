@@ -25,10 +25,17 @@ OURS = {"classification": "accuracy", "multilabel": "macro_f1", "segmentation": 
 
 
 def _task(dataset: str, mode: str = "full") -> dict[str, Any]:
+    """A task, with what `_sections` moves to evaluate.geobench2."""
     kind = GEOBENCH2_KINDS[dataset]
     scale = {"rmse_scale": 0.02} if kind == "regression" else {}
     finetune = {"seeds": [0, 1], "mode": mode, "lr": 0.002}
     return {"kind": kind, "data": DATA[kind], "finetune": finetune, "geobench2": {"dataset": dataset, **scale}}
+
+
+def _sections(tasks: dict[str, Any]) -> dict[str, Any]:
+    mapped = {name: task["geobench2"] for name, task in tasks.items() if "geobench2" in task}
+    plain = {name: {key: task[key] for key in task if key != "geobench2"} for name, task in tasks.items()}
+    return {"tasks": plain, "evaluate": {"geobench2": mapped}}
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fabricate: Any, gfm:
     monkeypatch.chdir(tmp_path)
 
     def make(tasks: dict[str, Any], metric: str | None = None) -> Any:
-        made = fabricate.workspace(fabricate.params(tasks=tasks))
+        made = fabricate.workspace(fabricate.params(**_sections(tasks)))
         for name, task in made.params.tasks.items():
             for model in made.params.models:
                 made.write_run(name, model, (0.5, 0.6), metric=metric or OURS[task.kind])
@@ -117,13 +124,13 @@ def test_what_is_no_submission_is_refused(boards: Any) -> None:
         (_task("so2sat") | {"geobench2": {"dataset": "imagenet"}}, "imagenet is no data set of GEO-Bench-2; those are"),
         (_task("so2sat") | {"geobench2": {"dataset": "nzcattle"}}, "nzcattle is a task of detection"),
         (_task("so2sat") | {"geobench2": {"dataset": "pastis"}}, "pastis is a segmentation task, this one is class"),
-        (_task("biomassters") | {"geobench2": {"dataset": "biomassters"}}, "geobench2.rmse_scale is missing"),
+        (_task("biomassters") | {"geobench2": {"dataset": "biomassters"}}, "geobench2.t.rmse_scale is missing"),
         (_task("pastis") | {"positive_class": "foreground"}, "is scored by the mean over classes"),
     ],
 )
 def test_a_mapping_that_cannot_be_is_refused_before_anything_runs(task: Any, told: str, fabricate: Any) -> None:
     with pytest.raises(ValueError, match=told):
-        fabricate.params(tasks={"t": task})
+        fabricate.params(**_sections({"t": task}))
 
 
 def test_every_data_set_of_the_board_is_known() -> None:

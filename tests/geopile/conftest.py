@@ -99,6 +99,7 @@ class Chain:
         index.to_parquet(TASKS / "t.parquet", index=False)
         meta = {"kind": "classification", "classes": ["land"], "counts": index["split"].value_counts().to_dict()}
         meta |= {key: {"train": 0, "val": 0, "pairs": []} for key in ("same_ground", "near_duplicates")}
+        meta |= {"met": len(index), "quarantined": 0}
         (TASKS / "t.json").write_text(json.dumps(meta))
 
 

@@ -229,13 +229,27 @@ def test_a_warning_is_shown_and_does_not_stop_the_chain(whole: Params, capsys: p
     assert not FAILED.exists()
 
 
+def test_files_that_a_task_cannot_use_are_a_warning_with_its_name_once(whole: Params) -> None:
+    meta = json.loads(INDEX.with_suffix(".json").read_text())
+    INDEX.with_suffix(".json").write_text(json.dumps(meta | {"met": 128, "quarantined": 39}))
+    for suffix in (".json", ".parquet"):
+        shutil.copy(INDEX.with_suffix(suffix), INDEX.with_name(f"t-knn{suffix}"))
+    raw = whole.model_dump(mode="json", exclude_unset=True)
+    raw["tasks"]["t-knn"] = raw["tasks"]["t"] | {"variant_of": "t", "finetune": {"mode": "knn"}}
+    validate(Params.model_validate(raw))
+    report = json.loads(VALIDATION.read_text())
+    (line,) = report["warnings"]
+    assert line.startswith("task_files.quarantined_share: ") and "1 of 1 rows (t: 0.3047)" in line
+    assert "see data/tasks/quarantine.csv" in line
+
+
 def test_the_same_data_give_the_same_report(whole: Params) -> None:
     validate(whole)
     first = VALIDATION.read_bytes()
     validate(whole)
     assert VALIDATION.read_bytes() == first
     checks = json.loads(first)["checks"]
-    assert {check["suite"] for check in checks} == {"manifest", "sources", "splits", "tasks", "drift"}
+    assert {check["suite"] for check in checks} == {path.stem for path in SUITES.glob("*.json")}
     assert set(checks[0]) >= {"suite", "expectation", "column", "severity", "success", "observed", "unexpected"}
 
 
@@ -347,7 +361,7 @@ def test_data_docs_show_every_suite_and_fetch_nothing(whole: Params) -> None:
     change(MANIFEST, put("entropy_bits", 4, 9.5))
     findings(whole)
     pages = {path.stem: path.read_text() for path in DATA_DOCS.glob("*.html")}
-    assert set(pages) == {"index", "manifest", "sources", "splits", "tasks", "drift"}
+    assert set(pages) == {"index", "manifest", "sources", "splits", "tasks", "task_files", "drift"}
     assert "9.5" in pages["manifest"] and "entropy_bits" in pages["manifest"]
     for page in pages.values():
         assert not re.search(r"""(?:src|href)=["']https?:|url\(['"]?https?:""", page)

@@ -36,6 +36,13 @@ def swin(tmp_path: Path) -> Path:
     return tmp_path / "swin"
 
 
+def test_weights_that_were_exchanged_behind_the_card_are_refused(swin):
+    state = load_file(swin / "model.safetensors")
+    save_file({key: value + 1 for key, value in state.items()}, swin / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"model\.safetensors: not the weights that .*config\.json names"):
+        load_encoder(swin, image_px=96, seed=0)
+
+
 @pytest.mark.parametrize(
     ("architecture", "args", "px", "strides", "channels"),
     [

@@ -11,6 +11,7 @@ from gfm.pretraining.neighbours import spaced
 from gfm.pretraining.run import pretrain
 
 GFM = Path("models/encoders/gfm")
+STRIP, TITLES = 150, 40  # pixels of the rows' names, and of the columns'
 
 
 def test_rows_are_spaced_over_all(folder):
@@ -22,10 +23,15 @@ def test_rows_are_spaced_over_all(folder):
 def test_bright_images_have_bright_neighbours_in_the_picture_beside_the_card(teacher, make_params):
     pretrain(make_params(pretrain={"recipe": "distill"}), "gfm")
     picture = cv2.imread(str(GFM / "neighbours.png"))
-    assert picture.shape == (6 * 164, 88 + 6 * 164, 3)
+    assert picture.shape == (TITLES + 6 * 164, STRIP + 6 * 164, 3)
     cells = [
-        [picture[r * 164 : r * 164 + 160, 92 + c * 164 : 92 + c * 164 + 160].mean() for c in range(6)] for r in range(6)
+        [
+            picture[TITLES + r * 164 : TITLES + r * 164 + 160, STRIP + 4 + c * 164 : STRIP + c * 164 + 164].mean()
+            for c in range(6)
+        ]
+        for r in range(6)
     ]
+    assert all(picture[:TITLES, STRIP + c * 164 :][:, :164].min() < 64 for c in range(6))  # a title above each
     assert {round(row[0]) > 100 for row in cells} == {True, False}
     assert all((cell > 100) == (row[0] > 100) for row in cells for cell in row)
     assert "](neighbours.png)" in (GFM / "README.md").read_text()

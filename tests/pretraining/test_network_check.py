@@ -68,3 +68,15 @@ def test_weights_are_looked_for_beside_the_parameter_file(make_params, tmp_path)
 def test_what_timm_or_the_recipe_refuses_is_named_by_its_key(make_params, tmp_path, parts, pretrain, told):
     with pytest.raises(GfmError, match=told):
         check_networks(make_params(pretrain=pretrain, **parts), tmp_path)
+
+
+def test_every_tap_that_its_network_lacks_is_named_at_once(make_params, tmp_path):
+    last = {"stage": 4, "merged": True}
+    params = make_params(pretrain={"teacher_tap": last, "student_tap": last})
+    params = params.model_copy(update={"pretrain": params.pretrain | {"again": params.pretrain["gfm"]}})
+    with pytest.raises(GfmError) as caught:
+        check_networks(params, tmp_path)
+    told = str(caught.value)
+    for name in ("gfm", "again"):
+        assert f"pretrain.{name}.student_tap.merged = true: " in told
+        assert f"pretrain.{name}.teacher_tap.merged = true: " in told

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -19,6 +20,7 @@ from gfm.pretraining.recipe_module import RecipeModule
 from gfm.pretraining.run import pretrain
 from gfm.pretraining.teacher import make_teacher
 from gfm.pretraining.trainer import TimedCheckpoint
+from gfm.tracking.provenance import content_hash
 
 GFM = Path("models/encoders/gfm")
 
@@ -56,6 +58,22 @@ def test_a_pretrained_encoder_opens_in_timm_and_here_with_everything_that_explai
     card = (GFM / "README.md").read_text()
     assert "| scenes | 16 | CC0 |" in card and "codecarbon is not installed" in card
     assert not Path("checkpoints/gfm").exists()
+
+
+def test_a_pretraining_without_a_source_names_the_data_that_it_saw(teacher, make_params):
+    """Not those of the whole collection, which is another manifest."""
+    less = layout.manifest_without("more")
+    less.parent.mkdir()
+    whole = pq.read_table(layout.MANIFEST)
+    pq.write_table(whole.slice(0, 20), less)
+    more = {"more": {"format": "class-folders", "root": "more", "licence": "CC0"}}
+    sources = {"scenes": {"format": "class-folders", "root": "scenes", "licence": "CC0"}} | more
+    geopile = {"sources": sources, "leave_out": ["more"]}
+    pretrain(make_params(pretrain={"without": "more", "epochs": 1}, geopile=geopile), "gfm")
+    data = json.loads((GFM / "run.json").read_text())["provenance"]["data"]
+    assert data["manifest"] == content_hash(less) != content_hash(layout.MANIFEST)
+    assert data["without"] == "more" and data["splits"] == content_hash(layout.COLLECTION_SPLIT)
+    assert json.loads((GFM / "config.json").read_text())["gfm"]["provenance"]["data"] == data
 
 
 def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(teacher, make_params):

@@ -76,6 +76,23 @@ def test_another_file_than_the_declared_one_is_refused(folder, make_params, kind
     assert not THEIRS.exists()
 
 
+@pytest.mark.parametrize("kind", ["mobilenet", "checkpoint"])
+def test_made_again_by_other_code_it_is_the_same_encoder_of_another_run(
+    folder, make_params, kind, request, monkeypatch
+):
+    """DVC adapts it to the tasks again when its config.json changes."""
+    params = make_params(encoders={"theirs": request.getfixturevalue(kind)})
+    made = []
+    for commit in ("a" * 40, "b" * 40):
+        monkeypatch.setattr("gfm.tracking.provenance.code_version", lambda commit=commit: (commit, False))
+        make_encoder(params, "theirs")
+        made.append((THEIRS / "config.json").read_bytes())
+        run = json.loads((THEIRS / "run.json").read_text())
+        assert run["provenance"]["commit"] == commit and run["provenance"]["data"] == {}
+    assert made[0] == made[1]
+    assert json.loads(made[0])["gfm"]["model_sha256"] == _digest(THEIRS / "model.safetensors")
+
+
 def test_a_checkpoint_that_is_not_there_is_named_by_its_key(folder, make_params, checkpoint):
     with pytest.raises(WeightsError, match=r"^encoders\.theirs\.file = lost\.pth: No such file"):
         make_encoder(make_params(encoders={"theirs": checkpoint | {"file": "lost.pth"}}), "theirs")

@@ -57,7 +57,7 @@ def submission(
     board: Annotated[str, typer.Option(help="full: all weights were trained; frozen: the head alone.")] = "full",
     params: ParamsFile = DEFAULT,
 ) -> None:
-    """Write the results of tasks that are GEO-Bench-2's (tasks.NAME.geobench2) as a submission to its leaderboard."""
+    """Write the results of tasks that are GEO-Bench-2's (evaluate.geobench2) as a submission to its leaderboard."""
     from gfm.evaluation.submission import write_submission
 
     if board not in ("full", "frozen"):

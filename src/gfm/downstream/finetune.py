@@ -19,11 +19,12 @@ from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import read_index
 from gfm.downstream.training import Learned
 from gfm.layout import encoder_folder, task_folder, task_index
+from gfm.models.encoder_file import CONFIG
 from gfm.output_folder import new_folder
 from gfm.params import Finetune, ParameterError, Params, Task
 from gfm.progress import say
 from gfm.tracking.carbon import total
-from gfm.tracking.provenance import provenance, run_of
+from gfm.tracking.provenance import content_hash, provenance, run_of
 from gfm.tracking.runs import ENCODER_TAG, child_run
 
 
@@ -38,20 +39,20 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
     task = known_task(params, task_name)
     check_requirements(params)
     settings = task.finetune
-    origin = provenance(None) | {"seed": settings.seeds}  # of the code and data that run now
+    origin = provenance(None) | {"seed": settings.seeds}  # of the code that runs now
     final = task_folder(task_name, model_name)
     with new_folder(final) as folder:
         index = read_index(task_name)
         job = prepare(params, task_name, model_name, index)
+        origin["data"] = job.data
         found = None
         if task.search is not None:
             found = searched(params, job, folder / "search")
             say(f"{job.title}: {in_words(found)}")
             job = replace(job, task=task.model_copy(update={"finetune": found.settings}))
         finished = finished_before(params, job)
-        with child_run(
-            params, f"{task_name}/{model_name}", "finetune", _described(job), resume_run_id=finished.run_id
-        ) as run:
+        name, begun = f"{task_name}/{model_name}", finished.run_id
+        with child_run(params, name, "finetune", _described(job), resume_run_id=begun, data=job.data) as run:
             run.dataset(task_name, task_index(task_name), index.digest)
             done = train_seeds(params, job, finished, run)
             finished.give_to(folder, settings.seeds)
@@ -81,8 +82,8 @@ def finetune(params: Params, task_name: str, model_name: str) -> None:
                     "chosen_epochs": {str(result.seed): result.epoch for result in results},
                     "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
                     "parts": {part: len(job.parts[part]) for part in PARTS},
-                    "too_small": task.too_small,
                     "index": index.digest,
+                    "encoder": content_hash(encoder_folder(model_name) / CONFIG),
                     **share,
                     **({"chosen": chosen} if any(chosen.values()) else {}),
                     **({"reference": asdict(reference)} if reference else {}),
@@ -131,14 +132,14 @@ def searched(params: Params, job: Job, folder: Path) -> Found:
         return learn(replace(job, task=task, parts=parts), seed, what).learned
 
     subject = _subject(job)
-    origin = provenance(None)
+    origin = provenance(None) | {"data": job.data}
     found = search(params, subject, tried)
     write_search(folder, subject, found, origin)
     return found
 
 
 def _subject(job: Job) -> Subject:
-    return Subject(job.task_name, job.model_name, job.task, job.index.digest)
+    return Subject(job.task_name, job.model_name, job.task, job.index.digest, job.data)
 
 
 def _trained_share(result: SeedResult) -> dict[str, float]:

@@ -13,7 +13,7 @@ from gfm.params import Task
 
 # Of a task's settings: what the score of one training does not depend on.
 INDIFFERENT: dict[str, Any] = {
-    **dict.fromkeys(("too_small", "variant_of", "geobench2"), True),
+    "variant_of": True,
     "search": {"trials"},
     "finetune": {"seeds", "workers"},
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm.downstream.across_parts import Pair, near_duplicates, same_ground
-from gfm.downstream.bands import matching_bands
+from gfm.downstream.bands import collection_wavelengths, matching_bands
 from gfm.downstream.classes import positive_id
 from gfm.downstream.formats import TaskFormat, open_format, read_in_threads
 from gfm.downstream.moments import Moments
@@ -62,9 +62,11 @@ def index_tasks(params: Params) -> None:
 
 
 def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Refused]:
-    bands = matching_bands(params, name, params.geopile.bands)
+    collection_um = collection_wavelengths(params)
+    bands = matching_bands(params, name, params.geopile.bands, collection_um)
     data = open_format(name, task, Path(params.paths.raw))
     scenes, refused = data.scenes()
+    met = len(scenes) + len(refused)
     seen, unreadable = _look(name, data, scenes, bands)
     misfits = data.misfits([item.sample for item in seen])
     unfit = [Refused(data.shown(seen[at].sample.inputs[0][0]), reason) for at, reason in misfits.items()]
@@ -97,7 +99,9 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
         "overlaps": _by_part(overlaps),  # left out
         "same_ground": _listed(ground, kept),
         "near_duplicates": _listed(looks, kept),
+        "met": met,  # files, or sets of files that make a sample
         "quarantined": len(refused),
+        "collection_um": collection_um,  # here, so that what reads the index needs nothing else of the collection
         **({"split_by": split_by} if split_by else {}),
     }
     write_rows(

@@ -19,7 +19,7 @@ from gfm.downstream.table import TaskIndex
 from gfm.downstream.tasks import TaskSpec
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_index
-from gfm.models.encoder_file import read_card
+from gfm.models.encoder_file import EncoderCard, read_card
 from gfm.params import (
     CLASS_MAPS,
     DatedFolders,
@@ -45,7 +45,7 @@ class Job:
     parts: dict[Part, Chips]
     class_weights: Tensor | None
     accelerator: str
-    seeded: bool  # whether the encoder is drawn anew for every seed
+    card: EncoderCard
     # What the encoder made of each part, by the seed that it was drawn from: shared by trainings that leave it frozen.
     encoded: dict[int | None, dict[Part, Any]] = field(default_factory=dict)
 
@@ -54,9 +54,15 @@ class Job:
         """For people."""
         return f"{self.task_name}, {self.model_name}"
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The version of the collection that the encoder saw; empty for one that never saw it."""
+        return dict(self.card.provenance.get("data") or {})
+
     def encoded_with(self, seed: int) -> dict[Part, Any]:
         """What the encoder of this seed made of each part so far."""
-        return self.encoded.setdefault(seed if self.seeded else None, {})
+        drawn = self.card.origin == "random"  # anew for every seed
+        return self.encoded.setdefault(seed if drawn else None, {})
 
 
 def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
@@ -74,13 +80,12 @@ def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
-    bands = matching_bands(params, task_name, card.bands, card.wavelengths_um)
+    bands = matching_bands(params, task_name, card.bands, index.collection_um, card.wavelengths_um)
     held = fits_memory(spec, len(index.rows))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}
     weighted = task.kind in CLASS_MAPS and task.finetune.class_weights == "root-inverse"
     weights = _class_weights(parts["train"], len(spec.classes)) if weighted else None
-    seeded = card.origin == "random"
-    return Job(task_name, model_name, task, index, spec, parts, weights, use_device(params.device), seeded)
+    return Job(task_name, model_name, task, index, spec, parts, weights, use_device(params.device), card)
 
 
 def _spec(name: str, task: Task, index: TaskIndex, *, bands: int) -> TaskSpec:

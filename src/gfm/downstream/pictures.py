@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLES = 6
+CANDIDATES = 36  # of labelled images: predicted, so that right and wrong ones can be chosen
 TELLING_SHARE = 0.02  # of the pixels, that a class needs to be seen
 GREY = "#444444"
 VERDICTS = {True: "#1a7f37", False: "#c1121f", None: GREY}  # right, wrong, neither
@@ -31,11 +33,22 @@ LINE_INCHES = 0.17
 BAR_INCHES = 0.12
 
 
-def choose_samples(chips: Chips) -> list[int]:
-    """Up to six samples by hash of their ids, those whose mask shows two classes or more first."""
+def candidates(chips: Chips) -> list[int]:
+    """Samples that may be shown, by hash of their ids, the most telling first.
+
+    Those are, of masks, the samples of two classes or more; of labelled images one of each class, then a second of
+    each, and so on. Of labelled images they are more than are shown: which of them the model gets right is not known
+    before it has seen them.
+    """
     order = sorted(range(len(chips)), key=lambda number: xxhash.xxh3_64_hexdigest(chips.samples[number].id.encode()))
     if chips.spec.mask_px is None:
-        return order[:SAMPLES]
+        earlier: Counter[tuple[str, ...]] = Counter()
+        ranks = []
+        for number in order:
+            labels = chips.samples[number].labels
+            ranks.append(earlier[labels])
+            earlier[labels] += 1
+        return [number for _, number in sorted(zip(ranks, order, strict=True), key=lambda pair: pair[0])][:CANDIDATES]
     telling: list[int] = []
     for number in order:
         if len(telling) == SAMPLES:
@@ -47,9 +60,20 @@ def choose_samples(chips: Chips) -> list[int]:
     return [*telling, *(number for number in order if number not in telling)][:SAMPLES]
 
 
+def to_show(labels: Sequence[tuple[str, ...]], verdicts: Sequence[bool | None]) -> list[int]:
+    """Up to six of these samples: as many classes as can be, and among them as many right as wrong predictions."""
+    chosen: list[int] = []
+    while len(chosen) < min(SAMPLES, len(labels)):
+        seen, judged = Counter(labels[one] for one in chosen), Counter(verdicts[one] for one in chosen)
+        left = [one for one in range(len(labels)) if one not in chosen]
+        chosen.append(min(left, key=lambda one: (seen[labels[one]], judged[verdicts[one]])))
+    return chosen
+
+
 def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.device, title: str) -> None:
     """Write predictions.png: one row a sample for maps (inputs, truth, prediction, error), a grid for labels."""
-    numbers = choose_samples(chips)
+    maps = bool(model.legend() or model.scales())
+    numbers = candidates(chips)[: SAMPLES if maps else CANDIDATES]
     batch = chips.__getitems__(numbers)
     was_training = model.training
     model.eval()
@@ -58,10 +82,12 @@ def draw_predictions(path: Path, model: TaskModel, chips: Chips, device: torch.d
     model.train(was_training)
     rows = [model.panels(_dates(batch, i), logits[i], batch.target[i]) for i in range(len(numbers))]
     ids = [chips.samples[number].id for number in numbers]
-    if model.legend() or model.scales():
+    if maps:
         _draw_maps(path, rows, ids, model, title)
     else:
-        _draw_labels(path, [row[0] for row in rows], title)
+        panels = [row[0] for row in rows]
+        shown = to_show([chips.samples[number].labels for number in numbers], [panel.verdict for panel in panels])
+        _draw_labels(path, [panels[one] for one in shown], title)
 
 
 def _dates(batch: Batch, number: int) -> list[Picture]:

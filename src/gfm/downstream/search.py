@@ -40,6 +40,7 @@ class Subject:
     model_name: str
     task: Task
     index: str  # digest of the task's samples
+    data: Mapping[str, Any]  # the version of the collection that the encoder saw
 
     @property
     def search(self) -> Search:
@@ -104,7 +105,7 @@ def search(params: Params, subject: Subject, learn: Learn) -> Found:
 def _spend(params: Params, subject: Subject, study: Any, learn: Learn) -> None:
     settings = {"task": subject.task_name, "model": subject.model_name, **subject.task.model_dump(mode="json")}
     begun = study.user_attrs.get("run_id")
-    with child_run(params, f"search {subject.name}", "search", settings, resume_run_id=begun) as run:
+    with child_run(params, f"search {subject.name}", "search", settings, resume_run_id=begun, data=subject.data) as run:
         study.set_user_attr("run_id", run.run_id)
         run.tags({"scored_on": "val", ENCODER_TAG: run_of(encoder_folder(subject.model_name))})
         while (number := len(_finished(study)) + 1) <= subject.search.trials:

@@ -39,6 +39,7 @@ class TaskIndex:
     quarantined: int
     # Of targets that hold numbers, by part: pixels, mean, std, min, max; else empty.
     numbers: dict[str, dict[str, float]]
+    collection_um: dict[str, float | None]  # wavelength of each of the collection's bands
     digest: str  # hash of the table's bytes: the data version that scores belong to
 
     def part(self, part: Part) -> list[Sample]:
@@ -88,8 +89,11 @@ def read_index(task: str) -> TaskIndex:
         records = pq.read_table(path).to_pylist()
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: no such file; run `gfm index` first") from None
+    if "collection_um" not in meta:
+        raise DataError(f"{path.with_suffix('.json')}: made before it held wavelengths; run `gfm index` again")
     rows = [_row(record) for record in records]
-    return TaskIndex(meta["kind"], meta["classes"], rows, meta["quarantined"], meta.get("numbers", {}), digest)
+    numbers, collection_um = meta.get("numbers", {}), meta["collection_um"]
+    return TaskIndex(meta["kind"], meta["classes"], rows, meta["quarantined"], numbers, collection_um, digest)
 
 
 def _row(record: dict[str, Any]) -> Row:

@@ -59,7 +59,7 @@ def assess(params: Params, results: pd.DataFrame, metrics: dict[str, str]) -> As
         for model in map(str, primary["model"].unique())
     }
     baseline, confidence = params.evaluate.baseline, params.evaluate.confidence
-    too_small = [task for task in counted if params.tasks[task].too_small]
+    too_small = [task for task in counted if task in params.evaluate.too_small]
 
     def spread(table: pd.DataFrame) -> Intervals:
         return bootstrap_intervals(

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 WIDTH_IN = 5.4  # narrow, so that labels stay readable when a phone shows the whole figure
 DPI = 150
+LEGEND_LETTERS, HANDLE_LETTERS = 56, 5  # that fit beside each other above axes, and of those what an entry's mark takes
 # Okabe and Ito's colours, which colour-blind readers tell apart and which show on white and on near-black.
 PALETTE = ("#999999", "#3b8fd0", "#e08214", "#1b9e77", "#cc79a7", "#d55e00", "#8c6bb1", "#b59b00")
 
@@ -61,9 +62,11 @@ def canvas(theme: Theme, height_in: float, width_in: float = WIDTH_IN) -> Iterat
 
 
 def legend_above(axes: Axes, entries: int) -> None:
-    """One row of entries (at most four) above the axes; nothing where nothing is labelled."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), frameon=False, fontsize=9)
+    """Entries in rows of at most four, fewer of long names, above the axes; nothing where nothing is labelled."""
+    names = axes.get_legend_handles_labels()[1]
+    if names:
+        across = max(1, min(entries, 4, LEGEND_LETTERS // (max(map(len, names)) + HANDLE_LETTERS)))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=across, frameon=False, fontsize=9)
 
 
 def png(figure: Figure) -> bytes:

@@ -213,7 +213,7 @@ def _task(params: Params, name: str) -> TaskSplit:
         counts={part: int(record.get("counts", {}).get(part, 0)) for part in ("train", "val", "test")},
         places={part: [str(p) for p in record.get("places", {}).get(part, [])] for part in ("train", "val", "test")},
         quarantined=int(record.get("quarantined", 0)),
-        too_small=params.tasks[name].too_small,
+        too_small=params.evaluate.too_small.get(name, ""),
         notes=_notes(record),
     )
 

@@ -19,7 +19,16 @@ from gfm.evaluation.energy import Cost, costs, everything, tasks_costs
 from gfm.evaluation.ground import Ground, grounds
 from gfm.evaluation.page import write_figures
 from gfm.evaluation.report import draw_figures, render_report
-from gfm.evaluation.scores import TaskRun, primary_metrics, read_record, read_runs, references, results_table
+from gfm.evaluation.scores import (
+    TaskRun,
+    as_csv,
+    primary_metrics,
+    read_record,
+    read_runs,
+    references,
+    results_table,
+)
+from gfm.evaluation.staleness import parameter_digests, stale_scores
 from gfm.evaluation.verdict import verdict
 from gfm.output_file import write_whole
 from gfm.output_folder import new_folder
@@ -63,12 +72,14 @@ def _evaluate(params: Params) -> None:
     run_ids = {name: encoders[name].get("run_id") for name in params.models}
     untrained = references(runs)
     summary = _summary(assessment, untrained, spent, grounds(runs), run_ids)
+    summary["parameters"] = parameter_digests(params)
+    stale = [f"{why}: `dvc repro evaluate` brings all up to date." for why in stale_scores(params, runs)]
     removed = ablations(params, assessment, results, encoders)
     drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
-    page = render_report(params, assessment, untrained, spent, drawn, data, records, removed)
+    page = render_report(params, assessment, untrained, spent, drawn, data, records, removed, stale, runs)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)
-    write_whole(layout.RESULTS, results.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    write_whole(layout.RESULTS, as_csv(results))
     write_whole(ARP, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_whole(METRICS, json.dumps(_metrics(assessment, spent), indent=2) + "\n")
     with new_folder(FIGURES) as folder:

@@ -27,24 +27,22 @@ def arp_bars(
         for place, model in enumerate(models):
             value, interval = performance[model].arp, intervals.get(model)
             axes.barh(place, value, height=0.55, color=colours[model])
-            ends = [value]
             if interval is not None:
                 axes.plot([interval.low, interval.high], [place, place], color=theme.ink, linewidth=1.5)
-                ends += [interval.low, interval.high]
-            outside = max(*ends, 0) if value >= 0 else min(*ends, 0)
+            # In a column of their own, where no bar or interval can reach them.
             axes.annotate(
                 f"{value:+.2f} %",
-                (outside, place),
-                xytext=(5 if value >= 0 else -5, 0),
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(5, 0),
                 textcoords="offset points",
-                ha="left" if value >= 0 else "right",
                 va="center",
                 fontsize=9,
             )
         axes.set_yticks(range(len(models)), models)
         axes.invert_yaxis()
         axes.set_xlabel(f"ARP over {baseline}, %")
-        axes.margins(x=0.22)
+        axes.margins(x=0.05)
         _zero_line(axes, theme)
         return png(figure)
 
@@ -116,14 +114,14 @@ def arp_against_carbon(
             interval = intervals.get(model)
             if interval is not None and model != baseline:
                 axes.plot([spent, spent], [interval.low, interval.high], color=colours[model], linewidth=1.5, alpha=0.6)
-            axes.scatter([spent], [arp], s=55, color=colours[model], zorder=3)
-            axes.annotate(model, (spent, arp), xytext=(7, 6), textcoords="offset points", fontsize=9)
+            axes.scatter([spent], [arp], s=55, color=colours[model], zorder=3, label=model)
         amounts = [kg for kg, _ in points.values()]
         if min(amounts) > 0 and max(amounts) > 20 * min(amounts):
             axes.set_xscale("log")
         axes.set_xlabel(f"{unit} CO2eq of training and fine-tuning")
         axes.set_ylabel(f"ARP over {baseline}, %")
-        axes.margins(x=0.2, y=0.2)
+        axes.margins(x=0.1, y=0.1)
+        legend_above(axes, len(points))
         return png(figure)
 
 

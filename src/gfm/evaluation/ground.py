@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from gfm.evaluation.scores import TaskRun
 
 # Of a task's settings: what does not change what a score means. More seeds give the same comparison more certainty.
-INDIFFERENT = ("too_small", "variant_of", "geobench2")
+INDIFFERENT = ("too_small", "variant_of", "geobench2")  # the first and the last stand in older records
 INDIFFERENT_FINETUNE = ("seeds", "workers")
 
 

@@ -38,6 +38,8 @@ def facts(records: Mapping[str, Mapping[str, Any]]) -> list[Fact]:
 def warnings(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What makes the runs less comparable than they look: several commits, uncommitted code, different data."""
     found = []
+    # They saw the collection without one of its sources, which is meant to be another one.
+    ablated = {run for run, record in records.items() if (record.get("data") or {}).get("without")}
     for fact in facts(records):
         last = fact.name.replace("_", ".").split(".")[-1]
         known = [(value, runs) for value, runs in fact.values if value != MISSING]
@@ -55,10 +57,19 @@ def warnings(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
                     f"Uncommitted changes were in the working tree of {_some(runs)}: the commit alone does not tell "
                     "which code ran."
                 )
-        elif fact.name.startswith("data.") and len(known) > 1:
+        elif fact.name in ("data.dvc", "data.manifest", "data.splits"):
+            if fact.name == "data.manifest":
+                known = _but(ablated, known)
+            if len(known) < 2:
+                continue
             listed = "; ".join(f"{value[:10]} ({_some(runs)})" for value, runs in known)
             found.append(f"Runs saw different data, {fact.name.removeprefix('data.')}: {listed}.")
     return found
+
+
+def _but(left_out: set[str], values: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    kept = [(value, [run for run in runs if run not in left_out]) for value, runs in values]
+    return [(value, runs) for value, runs in kept if runs]
 
 
 def _some(runs: list[str], most: int = 4) -> str:

@@ -93,7 +93,8 @@ def agreed_tasks(params: Params) -> list[str]:
     """The tasks that decide: promotion.tasks, else all that ARP counts and are not too small to conclude from."""
     if params.promotion.tasks is not None:
         return list(params.promotion.tasks)
-    return [name for name, task in params.tasks.items() if not task.too_small and task.variant_of is None]
+    too_small = params.evaluate.too_small
+    return [name for name, task in params.tasks.items() if name not in too_small and task.variant_of is None]
 
 
 def _ground_reasons(tasks: Sequence[str], challenger: ScoredVersion, rival: Rival) -> list[str]:
@@ -178,6 +179,9 @@ def _validation_reasons(challenger: ScoredVersion) -> list[str]:
         return ["the result of its data validation is not recorded; run `dvc repro -s -f evaluate`"]
     if not found.startswith(PASSED):
         return [f"its data validation is `{found}`, not `{PASSED}`; mend the data and pretrain again"]
+    without = challenger.version.tags.get("data.without")
+    if without:
+        return [f"it was pretrained without {without}, but the whole collection was validated; promote one that saw it"]
     for part in ("manifest", "splits"):
         seen, validated = challenger.version.tags.get(f"data.{part}"), challenger.tags.get(f"{VALIDATION}.{part}")
         if seen is not None and seen != validated:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,12 +16,11 @@ from gfm.evaluation.collection import DataSection
 from gfm.evaluation.energy import Cost, Part, everything, tasks_costs
 from gfm.evaluation.lineage import MISSING, facts, warnings
 from gfm.evaluation.page import Drawn, draw, render
-from gfm.evaluation.pictures import picture_address
+from gfm.evaluation.report_pictures import report_pictures
+from gfm.evaluation.scores import TaskRun
 from gfm.evaluation.verdict import FEW_SEEDS, verdict
 from gfm.params import Params
 from gfm.tracking.amount import amount
-
-PICTURE_BYTES = 4_000_000  # of the page, for prediction and reconstruction pictures together
 
 
 def draw_figures(
@@ -94,8 +92,13 @@ def render_report(
     data: DataSection,
     records: Mapping[str, Mapping[str, Any]],
     removed: Ablations | None,
+    stale: Sequence[str],
+    runs: list[TaskRun],
 ) -> str:
-    """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it."""
+    """The page as text; `records` maps each run's name to its provenance, `references` a task to what scores it.
+
+    `stale` says which scores are of something that has changed since.
+    """
     found = facts(records)
     commits = next(([value for value, _ in fact.values] for fact in found if fact.name == "commit"), [MISSING])
     return render(
@@ -103,7 +106,7 @@ def render_report(
         experiment=params.tracking.experiment,
         verdict=verdict(assessment),
         commit=commits[0][:12] if len(commits) == 1 else f"of {len(commits)} commits",
-        warnings=warnings(records),
+        warnings=[*stale, *warnings(records)],
         tasks=assessment.tasks,
         models=assessment.models,
         baseline=assessment.baseline,
@@ -121,7 +124,8 @@ def render_report(
         undefined=assessment.undefined,
         no_interval=[] if assessment.undefined else list(assessment.intervals.reasons.items()),
         figures=drawn,
-        **_pictures(assessment),
+        **report_pictures(assessment, runs),
+        pages=_pages_beside(params),
         methods=sorted({method for cost in costs.values() for method in cost.methods}),
         computed_from=sorted({how for cost in costs.values() for how in cost.computed_from}),
         grids=sorted({grid for cost in costs.values() for grid in cost.grids}),
@@ -129,6 +133,14 @@ def render_report(
         facts=found,
         run_names=list(records),
     )
+
+
+def _pages_beside(params: Params) -> dict[str, str]:
+    """The pages of other stages that stand beside this one, by what they show: their addresses relative to it."""
+    pages = {"the collection's own page": layout.COLLECTION_REPORT / "report.html"}
+    for name in params.embeddings:
+        pages[f"the collection as {name} sees it"] = layout.EMBEDDING_REPORTS / name / "report.html"
+    return {what: path.relative_to(layout.REPORTS).as_posix() for what, path in pages.items() if path.exists()}
 
 
 def _rows(params: Params, assessment: Assessment, references: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -142,7 +154,7 @@ def _rows(params: Params, assessment: Assessment, references: Mapping[str, str])
                 "mode": params.tasks[task].finetune.mode,
                 "variant_of": params.tasks[task].variant_of or "",
                 "reference": references.get(task, ""),
-                "too_small": params.tasks[task].too_small,
+                "too_small": params.evaluate.too_small.get(task, ""),
                 "cells": cells,
             }
         )
@@ -203,16 +215,32 @@ def _cost_cell(cost: Cost) -> dict[str, str]:
     }
 
 
-def _account(costs: Mapping[str, Cost]) -> dict[str, list[dict[str, str]]]:
-    """Every run once, then the sums by task and of all."""
+def _account(costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """Every run once: in groups, each with its sum, and the sum of these sums."""
     whole = everything(costs)
     behind = {
         part.place: [model for model, cost in costs.items() if part.place in {other.place for other in cost.parts}]
         for part in whole.parts
     }
-    runs = [_line(part.what, part, ", ".join(behind[part.place])) for part in whole.parts]
-    tasks = [_line(f"task {task}", cost, "every model") for task, cost in tasks_costs(costs).items()]
-    return {"runs": runs, "sums": [*tasks, _line("all runs", whole, "every model")]}
+    groups = {
+        "collection and encoders": Cost([part for part in whole.parts if part.task is None]),
+        **{f"task {task}": cost for task, cost in tasks_costs(costs).items()},
+    }
+    return {
+        "groups": [
+            {
+                "sum": _line(name, group, ""),
+                "runs": [_line(_run_name(part), part, ", ".join(behind[part.place])) for part in group.parts],
+            }
+            for name, group in groups.items()
+            if group.parts
+        ],
+        "all": _line("all runs", whole, ""),
+    }
+
+
+def _run_name(part: Part) -> str:
+    return part.what if part.task is None else part.what.removesuffix(f" on {part.task}")
 
 
 def _line(what: str, spent: Part | Cost, models: str) -> dict[str, str]:
@@ -248,31 +276,3 @@ def _seeds_text(assessment: Assessment) -> str:
     if counts == [1]:
         return "one seed"
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-
-
-def _pictures(assessment: Assessment) -> dict[str, list[dict[str, Any]]]:
-    """Prediction pictures by task and reconstruction pictures by encoder, each with its share of the page's size."""
-    predicted = {
-        (task, model): layout.task_folder(task, model) / "predictions.png"
-        for task in assessment.tasks
-        for model in assessment.models
-    }
-    rebuilt = {model: layout.encoder_folder(model) / "reconstructions.png" for model in assessment.models}
-    there = [path for path in (*predicted.values(), *rebuilt.values()) if path.exists()]
-    budget = PICTURE_BYTES // max(len(there), 1)
-
-    def address(path: Path) -> str:
-        return picture_address(path, budget) if path.exists() else ""
-
-    return {
-        "predictions": [
-            {
-                "task": task,
-                "pictures": [{"model": m, "address": address(predicted[task, m])} for m in assessment.models],
-            }
-            for task in assessment.tasks
-        ],
-        "reconstructions": [
-            {"model": model, "address": address(path)} for model, path in rebuilt.items() if path.exists()
-        ],
-    }

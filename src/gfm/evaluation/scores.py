@@ -34,6 +34,11 @@ class TaskRun:
         return str(self.record.get("mode", ""))
 
     @property
+    def search(self) -> dict[str, Any]:
+        """What a search found for it; empty where there was none."""
+        return dict(self.record.get("search") or {})
+
+    @property
     def primary_metric(self) -> str:
         return str(self.record["primary_metric"])
 
@@ -68,6 +73,11 @@ def results_table(runs: list[TaskRun]) -> pd.DataFrame:
         order = np.argsort((test["metric"] != run.primary_metric).to_numpy(), kind="stable")
         tables.append(test.iloc[order][COLUMNS].assign(mode=run.mode, dataset=run.dataset))
     return pd.concat(tables, ignore_index=True)
+
+
+def as_csv(results: pd.DataFrame) -> str:
+    """The table as results.csv holds it."""
+    return results.to_csv(index=False, lineterminator="\n", float_format="%.6f")
 
 
 def primary_metrics(runs: list[TaskRun]) -> dict[str, str]:

@@ -40,7 +40,7 @@ Board = Literal["full", "frozen"]
 
 
 def write_submission(params: Params, folder: Path, board: Board) -> None:
-    """Write the results of all tasks that `geobench2` maps and that were adapted as the board asks, of every model.
+    """Write the results of the tasks that `evaluate.geobench2` maps and the board takes, of every model.
 
     ParameterError where no task is such a one, or two are of one data set; DataError where a run lacks the board's
     metric, or `folder` holds something else.
@@ -61,11 +61,12 @@ def write_submission(params: Params, folder: Path, board: Board) -> None:
 
 def _mapped(params: Params, board: Board) -> dict[str, Task]:
     wanted = {"full": "full_ft", "frozen": "frozen"}[board]
-    mapped = {name: task for name, task in params.tasks.items() if task.geobench2 is not None}
+    datasets = params.evaluate.geobench2
+    mapped = {name: task for name, task in params.tasks.items() if name in datasets}
     if not mapped:
         raise ParameterError(
-            f"no task is mapped to a data set of GEO-Bench-2 ({', '.join(params.tasks)}); give those that are one "
-            "tasks.NAME.geobench2: {dataset: …}"
+            f"no task is mapped to a data set of GEO-Bench-2 ({', '.join(params.tasks)}); name those that are one: "
+            "evaluate.geobench2: {TASK: {dataset: …}}"
         )
     tasks = {name: task for name, task in mapped.items() if BOARDS.get(task.finetune.mode) == wanted}
     if not tasks:
@@ -73,12 +74,11 @@ def _mapped(params: Params, board: Board) -> dict[str, Task]:
         fitting = " or ".join(mode for mode, own in BOARDS.items() if own == wanted)
         raise ParameterError(f"no mapped task is adapted for the board {board}, which takes {fitting}: {modes}")
     names: dict[str, str] = {}
-    for name, task in tasks.items():
-        assert task.geobench2 is not None
-        other = names.setdefault(task.geobench2.dataset, name)
+    for name in tasks:
+        other = names.setdefault(datasets[name].dataset, name)
         if other != name:
             raise ParameterError(
-                f"tasks.{name} and tasks.{other} are both {task.geobench2.dataset} on the board {board}; "
+                f"tasks.{name} and tasks.{other} are both {datasets[name].dataset} on the board {board}; "
                 "map one of them"
             )
     return tasks
@@ -86,22 +86,22 @@ def _mapped(params: Params, board: Board) -> dict[str, Task]:
 
 def _rows(params: Params, task: Task, run: TaskRun) -> pd.DataFrame:
     """One row a seed."""
-    assert task.geobench2 is not None
+    mapped = params.evaluate.geobench2[run.task]
     own, theirs = METRICS[task.kind]
     scores = run.scores[(run.scores["split"] == "test") & (run.scores["metric"] == own)]
     if scores.empty or not np.isfinite(scores["score"].to_numpy()).all():
         raise DataError(
-            f"tasks.{run.task}: {run.model} has no test score of {own}, which {task.geobench2.dataset} is scored by; "
+            f"tasks.{run.task}: {run.model} has no test score of {own}, which {mapped.dataset} is scored by; "
             f"run `gfm finetune {run.task} {run.model}` again"
         )
-    dataset, settings = task.geobench2.dataset, task.finetune
+    dataset, settings = mapped.dataset, task.finetune
     schedule = settings.full.schedule
     search = run.record.get("search") or {}  # what it found takes the place of what was declared
     declared = settings.lr if schedule is None else schedule.base_lr
     columns: dict[str, Any] = {
         DATASET: dataset,
         METRIC: theirs,
-        SCORE: scores["score"].to_numpy() * (task.geobench2.rmse_scale or 1.0),
+        SCORE: scores["score"].to_numpy() * (mapped.rmse_scale or 1.0),
         "mlflow_run_name": [f"{dataset}_{seed}" for seed in scores["seed"]],
         "mlflow_run_id": run.record.get("run_id") or "",
         "mlflow_run_status": "FINISHED",

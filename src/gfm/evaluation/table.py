@@ -16,6 +16,7 @@ from gfm import layout
 from gfm.errors import DataError
 from gfm.evaluation.assessment import Assessment, assess
 from gfm.evaluation.columns import aligned
+from gfm.evaluation.staleness import stale_report
 from gfm.evaluation.verdict import verdict
 from gfm.params import Params
 from gfm.progress import say
@@ -49,9 +50,11 @@ def print_results(params: Params) -> None:
     say(f"\n{verdict(assessment).line}")
     for name, reference in _read_references().items():
         say(f"{name}: {reference} without training")
-    for name, task in params.tasks.items():
-        if task.too_small:
-            say(f"{name} is too small to conclude from: {task.too_small}")
+    for name, why in params.evaluate.too_small.items():
+        say(f"{name} is too small to conclude from: {why}")
+    stale = stale_report(params, results, _read_digests())
+    if stale:
+        say(f"\nThe report is stale: {'; '.join(stale)}. {REMEDY[0].upper()}{REMEDY[1:]}.")
     say("\nLook further:")
     for line in _look_further(params):
         say(f"  {line}")
@@ -99,6 +102,10 @@ def _read_results(params: Params) -> pd.DataFrame:
 
 def _read_references() -> dict[str, str]:
     return dict(json.loads(ARP.read_text(encoding="utf-8")).get("references", {}))
+
+
+def _read_digests() -> dict[str, str]:
+    return dict(json.loads(ARP.read_text(encoding="utf-8")).get("parameters", {}))
 
 
 def _read_spent(params: Params) -> dict[str, Spent]:

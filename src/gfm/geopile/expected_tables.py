@@ -46,6 +46,7 @@ def subjects(params: Params) -> dict[str, Subject]:
         "sources": _sources(params, manifest, summary),
         "splits": _splits(_every_image(manifest), _table(COLLECTION_SPLIT, "gfm split"), tasks),
         "tasks": _tasks(params, tasks),
+        "task_files": _task_files(params),
         "drift": _drift(params, manifest),
     }
 
@@ -146,6 +147,17 @@ def _tasks(params: Params, tasks: dict[str, pd.DataFrame]) -> Subject:
         tables.append(table)
     whole = pd.concat(tables, ignore_index=True)
     return Subject(whole, {"samples": samples, "tasks": sorted(params.tasks)}, task_index("*").as_posix())
+
+
+def _task_files(params: Params) -> Subject:
+    """How many files each task met and could not use; tasks of the same files count once, as the one they vary."""
+    names = [name for name, task in params.tasks.items() if task.variant_of is None]
+    counts = [_json(task_index(name).with_suffix(".json"), "gfm index") for name in names]
+    columns = {key: [count.get(key) for count in counts] for key in ("met", "quarantined")}
+    table = pd.DataFrame(columns, dtype="float64").assign(id=names)
+    table["quarantined_share"] = (table["quarantined"] / table["met"]).round(4)
+    limit = params.validation.max_quarantined_share
+    return Subject(table, {"max_quarantined_share": limit}, task_index("*").with_suffix(".json").as_posix())
 
 
 def _drift(params: Params, manifest: pd.DataFrame) -> Subject:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gfm.errors import GfmError
 from gfm.models.backbone import pyramid
 from gfm.models.encoder import Encoder
 from gfm.models.tap import TapPoint, find_tap
@@ -102,12 +103,14 @@ def teacher_feature(teacher: Encoder, tap: TapPoint, px: int, image: Tensor) -> 
 def find_taps(
     student: Encoder, teacher: Encoder, student_tap: tuple[int, bool], teacher_tap: tuple[int, bool], key: str
 ) -> tuple[TapPoint, TapPoint]:
-    """The taps (stage, merged) of student and teacher; GfmError names `KEY.*_tap` where a network has no such place."""
-    of_student, of_teacher = (
-        find_tap(encoder.backbone, stage=stage, merged=merged, key=f"{key}.{part}")
-        for encoder, (stage, merged), part in (
-            (student, student_tap, "student_tap"),
-            (teacher, teacher_tap, "teacher_tap"),
-        )
-    )
-    return of_student, of_teacher
+    """The taps (stage, merged) of student and teacher; GfmError names each `KEY.*_tap` that a network lacks."""
+    found, problems = [], []
+    wanted = ((student, student_tap, "student_tap"), (teacher, teacher_tap, "teacher_tap"))
+    for encoder, (stage, merged), part in wanted:
+        try:
+            found.append(find_tap(encoder.backbone, stage=stage, merged=merged, key=f"{key}.{part}"))
+        except GfmError as error:
+            problems.append(str(error))
+    if problems:
+        raise GfmError("; ".join(problems))
+    return found[0], found[1]

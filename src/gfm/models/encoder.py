@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from gfm.errors import WeightsError
 from gfm.models.backbone import build_backbone, freeze_batch_norm, pyramid, pyramid_levels, set_image_px, takes_img_size
 from gfm.models.encoder_file import CONFIG, WEIGHTS, EncoderCard, read_card, write_card
 from gfm.models.sparse_swin import drop_shift
+from gfm.models.weights_hash import sha256_of
 
 __all__ = ["Encoder", "EncoderCard", "check_keys", "load_encoder", "read_weights", "save_encoder"]
 
@@ -68,8 +70,9 @@ class Encoder(nn.Module):
 def load_encoder(folder: Path, *, image_px: int, seed: int, drop_path: float | None = None) -> Encoder:
     """Read an encoder for square images of `image_px`; `drop_path` replaces the rate that its card names.
 
-    An encoder of random origin is drawn from `seed`; any other must find exactly its own weights, else WeightsError
-    names the keys or shapes that differ. Position tables and windows adapt to `image_px` after the strict loading.
+    An encoder of random origin is drawn from `seed`; any other must find exactly its own weights, by the SHA-256 in its
+    card, else WeightsError names the keys or shapes that differ. Position tables and windows adapt to `image_px` after
+    the strict loading.
     """
     card = read_card(folder)
     args = card.model_args if drop_path is None else {**card.model_args, "drop_path_rate": drop_path}
@@ -78,6 +81,8 @@ def load_encoder(folder: Path, *, image_px: int, seed: int, drop_path: float | N
     if card.origin != "random":
         state = read_weights(path)
         check_keys(backbone, state, str(path))
+        if card.model_sha256 and sha256_of(path) != card.model_sha256:
+            raise WeightsError(f"{path}: not the weights that {folder / CONFIG} names; make the encoder again")
         backbone.load_state_dict(state, strict=True)
     elif path.exists():
         raise WeightsError(f"{path}: weights of an encoder whose config.json says random; make the encoder again")
@@ -89,12 +94,17 @@ def load_encoder(folder: Path, *, image_px: int, seed: int, drop_path: float | N
 
 
 def save_encoder(folder: Path, model: nn.Module, card: EncoderCard) -> None:
-    """Write `config.json` and `model.safetensors`, the state dict of a plain headless timm network."""
+    """Write `config.json` and `model.safetensors`, the state dict of a plain headless timm network.
+
+    Equal weights and an equal card give the same bytes: what depends on an encoder depends on its config.json alone.
+    """
     if getattr(model, "num_classes", 0):
         raise ValueError(f"{type(model).__name__} still has its classifier; save encoders headless")
-    write_card(folder, card, fixed_px=takes_img_size(card.architecture))
+    folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{WEIGHTS}.new"
     save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, unfinished)
+    card = replace(card, model_sha256=sha256_of(unfinished))
+    write_card(folder, card, fixed_px=takes_img_size(card.architecture))
     unfinished.chmod((folder / CONFIG).stat().st_mode)  # safetensors makes files that only their owner can read
     unfinished.replace(folder / WEIGHTS)
 

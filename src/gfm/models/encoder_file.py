@@ -32,6 +32,7 @@ class EncoderCard:
     batch_norm: BatchNorm  # frozen: statistics never move, not even when fine-tuned
     origin: Origin  # random: described without weights, drawn from a seed when loaded
     licence: str
+    model_sha256: str = ""  # of model.safetensors, so that the card tells one encoder from another; empty: no weights
     wavelengths_um: list[float | None] = field(default_factory=list)  # of each band; empty: not known
     unshifted_stages: list[int] = field(default_factory=list)  # of a Swin, 1 the finest: their windows never shift
     parents: list[str] = field(default_factory=list)  # encoders or weight files that it was made from

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.formats import DatedFolders, Format, GeoBench2Samples, ImageMasks, LabelsTable
-from gfm.params.geobench2 import GeoBench2
 from gfm.params.pretraining import Schedule
 from gfm.params.section import Ascending, Different, Listed, Name, Section, Seed, Share
 
@@ -174,8 +173,6 @@ class Task(Section):
     search: Search | None = None  # None: finetune's own lr and batch_size, for every model
     # The task that this one repeats in another mode: both stand side by side, and ARP counts the named one alone.
     variant_of: Name | None = None
-    geobench2: GeoBench2 | None = None  # the data set that this is of GEO-Bench-2
-    too_small: str = ""  # why no conclusion may be drawn from this set; printed beside its scores
 
     @model_validator(mode="after")
     def _fits(self) -> Task:
@@ -228,13 +225,6 @@ class Task(Section):
         if self.positive_class is not None and self.positive_class not in (self.data.classes or [self.positive_class]):
             known = ", ".join(self.data.classes)
             raise ValueError(f"positive_class = {self.positive_class} is not one of {known}")
-        return self
-
-    @model_validator(mode="after")
-    def _is_the_data_set(self) -> Task:
-        misfit = self.geobench2.misfit(self.kind, self.positive_class) if self.geobench2 else ""
-        if misfit:
-            raise ValueError(misfit)
         return self
 
     @property

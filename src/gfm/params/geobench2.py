@@ -37,11 +37,11 @@ class GeoBench2(Section):
         """Why a task of this kind cannot be the data set; empty where it can."""
         wanted = GEOBENCH2_KINDS[self.dataset]
         if kind != wanted:
-            return f"geobench2.dataset = {self.dataset} is a {wanted} task, this one is {kind}"
+            return f"dataset = {self.dataset} is a {wanted} task, this one is {kind}"
         if kind == "segmentation" and positive_class is not None:
-            return f"geobench2.dataset = {self.dataset} is scored by the mean over classes; leave out positive_class"
+            return f"dataset = {self.dataset} is scored by the mean over classes; leave out positive_class"
         if (kind == "regression") != (self.rmse_scale is not None):
             if kind == "regression":
-                return "geobench2.rmse_scale is missing: the board's RMSE is of standardised targets (1 / std)"
-            return "geobench2.rmse_scale is for biomassters; leave it out"
+                return "rmse_scale is missing: the board's RMSE is of standardised targets (1 / std)"
+            return "rmse_scale is for biomassters; leave it out"
         return ""

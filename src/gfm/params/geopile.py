@@ -272,7 +272,8 @@ class Splits(Section):
 class Validation(Section):
     """When `gfm validate` stops the chain."""
 
-    max_quarantined_share: Share = 0.05  # of all files met; above it the source folder itself is suspect
+    # Of all files met; above it the source folder itself is suspect. Of one source or one task it is a warning.
+    max_quarantined_share: Share = 0.05
     min_images: PositiveInt = 1  # fewer usable images than this is critical
     min_images_per_source: PositiveInt = 1
     # against the version validated before; findings are warnings unless expectations/drift.json says otherwise

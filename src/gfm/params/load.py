@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gfm.params.known_keys import suggestion
 from gfm.params.section import LocalFile, ParameterError
 from gfm.params.whole import Params
 
@@ -124,7 +125,7 @@ def _predicate(entry: Any) -> tuple[str, str]:
     """What is wrong with the value at a key: how to go on after the key, and the reason."""
     kind, context, value = entry["type"], entry.get("ctx", {}), entry["input"]
     if kind == "extra_forbidden":
-        return ": ", "unknown key"
+        return ": ", f"unknown key{suggestion(Params, entry['loc'])}"
     if kind == "missing":
         return " ", "is missing"
     if kind == "value_error":

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
+from gfm.params.geobench2 import GeoBench2
 from gfm.params.section import Different, Name, OpenShare, Section, Share
 
 
@@ -17,6 +18,9 @@ class Evaluate(Section):
     reference: Name | None = None  # the pretraining that ablations are told from; None: the first of `models`
     bootstrap: PositiveInt = 2000  # resamples of the seeds
     confidence: OpenShare = 0.95
+    # By task, and here because no training depends on them:
+    too_small: dict[Name, str] = {}  # why no conclusion may be drawn from its data; printed beside its scores
+    geobench2: dict[Name, GeoBench2] = {}  # the data set of GEO-Bench-2 that it is
 
 
 class Promotion(Section):

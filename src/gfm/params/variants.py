@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gfm.params.downstream import Task
 
-_OWN = ("finetune", "variant_of", "too_small")  # what a variant may say otherwise
+_OWN = ("finetune", "variant_of")  # what a variant may say otherwise
 
 
 def check_variants(tasks: Mapping[str, Task]) -> None:

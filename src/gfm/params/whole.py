@@ -51,6 +51,7 @@ class Params(Section):
         self._teacher_sources_carry_labels()
         self._models_are_known()
         check_variants(self.tasks)
+        self._remarks_fit_their_tasks()
         for name, run in self.pretrain.items():
             self._pretraining_fits(name, run)
         self._normalisation_fits()
@@ -160,6 +161,17 @@ class Params(Section):
         for name in self.promotion.tasks or ():
             if name not in self.tasks:
                 raise ValueError(f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}")
+
+    def _remarks_fit_their_tasks(self) -> None:
+        for key, named in (("too_small", [*self.evaluate.too_small]), ("geobench2", [*self.evaluate.geobench2])):
+            for name in named:
+                if name not in self.tasks:
+                    known = ", ".join(self.tasks)
+                    raise ValueError(f"evaluate.{key} names {name}, which is not in tasks; it has {known}")
+        for name, dataset in self.evaluate.geobench2.items():
+            misfit = dataset.misfit(self.tasks[name].kind, self.tasks[name].positive_class)
+            if misfit:
+                raise ValueError(f"evaluate.geobench2.{name}.{misfit}")
 
     def _pretraining_fits(self, name: str, run: Pretraining) -> None:
         key = f"pretrain.{name}"

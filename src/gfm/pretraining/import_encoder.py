@@ -75,8 +75,7 @@ def import_encoder(
     request = Request(architecture, image_px, window, bands, prefix, family, seen.wavelengths_um, seen.gsd_m)
     network = import_network(checkpoint, request)
     known = _input(seen, network, path)
-    origin = provenance(None) | {
-        "data": {},
+    weights = {
         "weights": path.name,
         "weights_sha256": digest,
         **({} if family is None else {"weights_family": family}),
@@ -96,7 +95,7 @@ def import_encoder(
         licence=licence,
         wavelengths_um=list(known.wavelengths_um or []),
         parents=[path.name],
-        provenance=origin,
+        provenance=weights,  # not when and where it was taken over: taken over again it is the same encoder
         energy={"kwh": None, "kg_co2eq": None, "method": "not measured: trained elsewhere"},
     )
     with new_folder(final) as folder:
@@ -185,7 +184,7 @@ def _describe(folder: Path, name: str, card: EncoderCard, network: ImportedNetwo
         seed=None,
         seconds=0.0,
         samples=0,
-        provenance=card.provenance,
+        provenance=provenance(None) | {"data": {}} | card.provenance,
         energy=card.energy,
         run_id=None,
         metrics={},

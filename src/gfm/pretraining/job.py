@@ -91,6 +91,12 @@ class Job:
         return self.params.pretraining_seed(self.name)
 
     @property
+    def data(self) -> dict[str, str | None]:
+        """The version of the collection that it trains on, and the source that this is without, if it is."""
+        without = self.run.without
+        return data_version(manifest_of(without)) | ({} if without is None else {"without": without})
+
+    @property
     def sharded(self) -> bool:
         """Whether its parameters are sharded; one process has nobody to share with."""
         return self.run.sharding == "full" and self.processes.count > 1
@@ -138,6 +144,7 @@ class Job:
             settings=settings,
             seed=self.seed,
             resume_run_id=resume_run_id,
+            data=self.data,
         )
 
     def _depends_on(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gfm.models.neighbours import nearest
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.data import VALIDATION_EPOCH, CropDataset
 from gfm.pretraining.features import pooled_features
-from gfm.pretraining.pictures import sheet_row, write_sheet
+from gfm.pretraining.pictures import sheet_row, sheet_side, sheet_titles, write_sheet
 
 QUERIES = 6
 NEAREST = 5
@@ -38,7 +38,9 @@ def draw_neighbours(
     def image(images: CropDataset, row: int) -> torch.Tensor:
         return images[VALIDATION_EPOCH, row].image.float() / 255
 
-    rows = []
+    side = sheet_side(image(queries, 0).shape[-1])
+    titles = ["held out", "nearest", *(f"{rank}." for rank in range(2, found.shape[1] + 1))]
+    rows = [sheet_titles(titles, side)]
     for query, neighbours in enumerate(found.tolist()):
         shown = [image(queries, query), *(image(gallery, row) for row in neighbours)]
         rows.append(sheet_row(f"image {query + 1}", torch.stack(shown)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gfm.errors import WeightsError
+from gfm.errors import GfmError, WeightsError
 from gfm.models.backbone import build_backbone, set_image_px
 from gfm.models.encoder import Encoder
 from gfm.models.encoder_file import EncoderCard
@@ -51,13 +51,19 @@ def check_networks(params: Params, folder: Path) -> list[str]:
         for key, encoder in named.items():
             if not isinstance(encoder, CheckpointEncoder | RegisteredEncoder):  # whose files say what they are
                 _encoder(key, encoder.architecture, encoder.normalisation, bands)
+        problems = []
         for name, run in params.pretrain.items():
-            followed = None
-            if isinstance(run, FollowsTeacher):
-                followed = _encoder("teacher", teacher.architecture, teacher.normalisation, bands)
-                _resize(followed, run.teacher_px, f"pretrain.{name}.teacher_px")
             start = _encoder("student", student.architecture, student.normalisation, bands)
-            build_recipe(run, Networks(start, followed, params.pretraining_seed(name), name))
+            try:
+                followed = None
+                if isinstance(run, FollowsTeacher):
+                    followed = _encoder("teacher", teacher.architecture, teacher.normalisation, bands)
+                    _resize(followed, run.teacher_px, f"pretrain.{name}.teacher_px")
+                build_recipe(run, Networks(start, followed, params.pretraining_seed(name), name))
+            except GfmError as error:  # of every pretraining at once, not one a call
+                problems.append(str(error))
+        if problems:
+            raise ParameterError("; ".join(problems))
     return [remark for remark in remarks if remark]
 
 

@@ -35,7 +35,7 @@ from gfm.pretraining.trainer import Processes, make_trainer
 from gfm.pretraining.watch import Watch
 from gfm.progress import say
 from gfm.tracking.carbon import measure
-from gfm.tracking.provenance import data_version, provenance
+from gfm.tracking.provenance import provenance
 from gfm.tracking.registry import register_encoder
 from gfm.tracking.runs import Run
 
@@ -52,7 +52,8 @@ def pretrain(params: Params, name: str) -> None:
     GfmError, where the training stops at its budget.
     """
     job = Job.prepare(params, name)
-    origin = provenance(job.seed)  # of the code and data that run now, not of a commit made meanwhile
+    # Of the code and data that run now, not of a commit made meanwhile.
+    origin = provenance(job.seed) | {"data": dict(job.data)}
     run, batches = job.run, job.batches
     final = layout.encoder_folder(name)
     checkpoint = job.checkpoint()
@@ -61,8 +62,7 @@ def pretrain(params: Params, name: str) -> None:
         saved = checkpoint.find(job.processes)  # under the output's lock: no other training is writing it
         tracked = stack.enter_context(job.tracked(resume_run_id=checkpoint.tracked_run() if saved else None))
         checkpoint.belongs_to(tracked.run_id)
-        version = data_version()
-        for path, digest in ((layout.COLLECTION, version["dvc"]), (layout.SPLITS, version["splits"])):
+        for path, digest in ((layout.COLLECTION, job.data["dvc"]), (layout.SPLITS, job.data["splits"])):
             tracked.dataset(path.name, path, digest)
         networks = load_networks(params, name)
         average = WeightAverage(networks.student, run.ema_decay) if run.ema_decay else None

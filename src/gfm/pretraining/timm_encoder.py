@@ -57,7 +57,7 @@ def import_timm(
         remark = check_input(wanted, Path(), key)
         if remark:
             say(f"note: {remark}")
-        origin = provenance(None) | {"data": {}, "weights": found.source, "weights_sha256": found.digest}
+        weights = {"weights": found.source, "weights_sha256": found.digest}
         card = EncoderCard(
             architecture=wanted.architecture.name,
             model_args=dict(wanted.architecture.args),
@@ -69,7 +69,7 @@ def import_timm(
             origin="imported",
             licence=wanted.licence,
             parents=[found.source],
-            provenance=origin,
+            provenance=weights,  # not when and where it was taken over: taken over again it is the same encoder
             energy={"kwh": None, "kg_co2eq": None, "method": "not measured: trained elsewhere"},
         )
         record = RunRecord(
@@ -78,7 +78,7 @@ def import_timm(
             seed=None,
             seconds=0.0,
             samples=0,
-            provenance=origin,
+            provenance=provenance(None) | {"data": {}} | weights,
             energy=card.energy,
             run_id=tracked.run_id,
             metrics={},

@@ -66,6 +66,7 @@ def version_tags(params: Params, run_id: str, parent: str, folder: Path, config:
         "data.dvc": data.get("dvc"),
         "data.manifest": data.get("manifest"),
         "data.splits": data.get("splits"),
+        "data.without": data.get("without"),
         "seed": origin.get("seed"),
         "kwh": energy.get("kwh"),
         "kg_co2eq": kg if kg is not None else energy.get("method", "not measured"),

@@ -175,8 +175,11 @@ def child_run(
     seed: int | None = None,
     resume_run_id: str | None = None,
     below: Run | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> Iterator[Run]:
     """Record one stage below the pipeline's run: settings, code, data and seed now, the rest through the yielded run.
+
+    `data` is the version of the collection that it is made from, where that is not the collection as it is now.
 
     `kind` is the command (pretrain, finetune, …), `name` what tells this run from others of its kind. With
     `resume_run_id` the stage goes on in the run that it began before it was interrupted, with the settings and origin
@@ -192,13 +195,14 @@ def child_run(
         yield Run()
         return
     uri = params.tracking.uri
-    origin = origin_tags(provenance(seed))
+    now = provenance(seed)
+    origin = origin_tags(now if data is None else now | {"data": dict(data)})
     with gone_is_an_error(uri), working_folder_lock():
         client, experiment = open_store(uri, params.tracking.experiment)
         for orphan in pipeline_run.close_orphans(client, experiment):
             say(f"tracking: closed the run {orphan} of a process that was killed")
         inside = None if below is None else below.run_id
-        parent = inside or pipeline_run.parent_run(client, uri, experiment, origin)
+        parent = inside or pipeline_run.parent_run(client, uri, experiment, origin_tags(now))
         tags = {**owner_tags(), pipeline_run.PARENT_TAG: parent}
         run_id = resume_run_id
         if run_id is None or not reopen(client, experiment, run_id, name, kind, tags):
@@ -349,7 +353,7 @@ def origin_tags(origin: Mapping[str, Any]) -> dict[str, str]:
     for tag, key in (("git.commit", "commit"), ("seed", "seed"), ("mlflow.source.git.commit", "commit")):
         if origin[key] is not None:
             tags[tag] = _text(origin[key])
-    if origin["data"]["dvc"] is not None:
+    if origin["data"].get("dvc") is not None:
         tags["data.dvc"] = origin["data"]["dvc"]
     return {**tags, "mlflow.source.name": "gfm", "mlflow.source.type": "LOCAL"}
 

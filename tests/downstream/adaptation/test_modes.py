@@ -11,11 +11,11 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gfm.downstream.adapted import load_adapted
 from gfm.errors import WeightsError
-from gfm.models.encoder import Encoder
+from gfm.models.encoder import Encoder, load_encoder, save_encoder
 from gfm.models.encoder_file import read_card, write_card
 from gfm.tracking.runs import Run
 
@@ -122,8 +122,8 @@ def test_a_probe_sees_every_image_once(task, monkeypatch):
     monkeypatch.setattr(Encoder, "forward", lambda self, image: seen.append(len(image)) or forward(self, image))
     folder = _finetuned(workplace)
     parts = _run(folder)["parts"]
-    shown = min(6, parts["test"])  # in predictions.png
-    assert sum(seen) == sum(parts.values()) + shown
+    predicted = min(36, parts["test"])  # to choose the pictures of predictions.png from
+    assert sum(seen) == sum(parts.values()) + predicted
 
 
 def test_neighbours_are_chosen_on_validation_and_told(task):
@@ -193,8 +193,12 @@ def test_too_few_images_for_the_neighbours_is_one_line(task):
 def test_a_head_is_not_put_on_another_encoder(task):
     workplace = task("classification", mode="linear")
     folder = _finetuned(workplace)
-    weights = {key: value + 1 for key, value in _encoder_weights(workplace).items()}
-    save_file(weights, workplace.folder / "models/encoders/teacher/model.safetensors")
+    teacher = workplace.folder / "models/encoders/teacher"
+    other = load_encoder(teacher, image_px=read_card(teacher).image_px, seed=0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 1
+    save_encoder(teacher, other.backbone, other.card)
     with pytest.raises(WeightsError, match=r"seed-0.safetensors: made around other weights than .* run `gfm finetune`"):
         load_adapted(folder, seed=0)
     with pytest.raises(WeightsError, match=r"seed-9.safetensors: no such file"):
