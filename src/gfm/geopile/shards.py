@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
 import simplejpeg
 import xxhash
 
 from gfm.imagery.alike import Numbers, Words
+from gfm.imagery.band_tiff import encode_bands
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -85,7 +85,7 @@ def member_name(identity: str) -> str:
 def encode(image: Image, jpeg_quality: int) -> tuple[bytes, str]:
     """uint8 (H, W, C) -> bytes and suffix: a JPEG without chroma subsampling for one or three bands.
 
-    Other band counts become a lossless TIFF of one page a band, which `decode_image` reads without rasterio.
+    Other band counts become a lossless TIFF, which `decode_image` reads without rasterio.
     """
     if image.shape[2] in (1, 3):
         data = simplejpeg.encode_jpeg(
@@ -96,8 +96,4 @@ def encode(image: Image, jpeg_quality: int) -> tuple[bytes, str]:
             fastdct=False,  # the fast one differs between processors
         )
         return data, ".jpg"
-    pages = [np.ascontiguousarray(image[..., band]) for band in range(image.shape[2])]
-    done, buffer = cv2.imencodemulti(".tif", pages)
-    if not done:
-        raise ValueError(f"OpenCV could not encode an image of shape {image.shape}")
-    return buffer.tobytes(), ".tif"
+    return encode_bands(image), ".tif"

@@ -28,7 +28,7 @@ from gfm.progress import track
 
 FORMAT = 1  # raise it when the same image gives other bytes in a shard: all are then written again
 
-_ENCODERS = ("simplejpeg", "opencv-python-headless", "pillow")
+_ENCODERS = ("simplejpeg", "pyarrow", "pillow")
 _IMAGES_A_BATCH = 32
 _ROWS_AT_ONCE = 1024
 
