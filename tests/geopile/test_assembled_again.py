@@ -296,15 +296,15 @@ def test_what_changed_behind_an_equal_time_is_said_and_mended_by_the_next_run(si
 
 def test_a_file_that_could_not_be_read_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = site.assembled(fresh=True)
-    read = Path.read_bytes
+    opened = Path.open
 
-    def refused(path: Path) -> bytes:
+    def refused(path: Path, *mode: Any, **options: Any) -> Any:
         if path.name == "07.png":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return read(path)
+        return opened(path, *mode, **options)
 
     with monkeypatch.context() as context:
-        context.setattr(Path, "read_bytes", refused)
+        context.setattr(Path, "open", refused)
         site.assembled()
     with (COLLECTION / "quarantine.csv").open(newline="") as file:
         assert any("permission denied" in row["reason"] for row in csv.DictReader(file))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm.imagery.footprint import Georeference, georeference, georeference_data
-from gfm.imagery.raster import Array, decode_image, read_image, unreadable
+from gfm.imagery.raster import Array, decode_image, picture_bytes, read_image, unreadable
 from gfm.params import Imagery
 
 
@@ -16,6 +16,11 @@ class ImageFile:
 
     path: Path
     data: bytes | None = None
+
+    @classmethod
+    def on_disk(cls, path: Path) -> ImageFile:
+        """A file, opened once where it is a PNG or JPEG; ImageError as of `read_image`."""
+        return cls(path, picture_bytes(path))
 
     def pixels(self, imagery: Imagery) -> Array:
         """(H, W, C) as stored; ImageError as of `read_image`."""
