@@ -339,7 +339,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
 # Where a process is killed, as (module, function, call), and whether it is inside the call or after it.
 MOMENTS = {
     "first pass": ("gfm.geopile.findings", "write_part", 2),
-    "second pass, in a shard": ("gfm.geopile.shards", "ShardWriter.add", 30),
+    "second pass, in a shard": ("gfm.geopile.shards", "ShardWriter.append", 2),
     "second pass, between file and note": ("gfm.geopile.cache", "Cache.keep", 9),
     "manifest": ("gfm.geopile.manifest", "ManifestWriter.add", 1),
     "pruning": ("gfm.geopile.cache", "Cache.prune", 1),
@@ -385,7 +385,7 @@ def test_a_kill_at_any_moment_ends_in_the_same_bytes(site: Site) -> None:
             assert sorted(path.name for path in COLLECTION.parent.iterdir()) == ["geopile"]
 
 
-@pytest.mark.parametrize("where", ["gfm.geopile.cache.Cache.write", "gfm.geopile.shards.ShardWriter.add"])
+@pytest.mark.parametrize("where", ["gfm.geopile.cache.Cache.write", "gfm.geopile.shards.ShardWriter.append"])
 def test_a_full_disk_is_one_error_that_keeps_what_is_done(
     site: Site, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -50,7 +50,7 @@ def test_damage_is_an_error_that_names_the_image(harm: str) -> None:
         del data[60:]
     else:
         data[18:22] = (1 << 30).to_bytes(4, "little")  # the width
-    with pytest.raises(DataError, match="scenes/x: damaged TIFF .*; run `gfm assemble` again"):
+    with pytest.raises(DataError, match=r"scenes/x: damaged TIFF .*; run `gfm assemble` again"):
         decode_image(bytes(data), "scenes/x")
 
 

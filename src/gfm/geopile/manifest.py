@@ -83,19 +83,16 @@ class ManifestWriter:
         """Append rows (sorted by id, also from call to call) with their places in the shards."""
         if not rows:
             return
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        for row, place in zip(rows, places, strict=True):
-            values = {
-                **{name: getattr(row, name) for name in Row.__slots__ if name != "bounds"},
-                **place._asdict(),
-                **(row.bounds._asdict() if row.bounds else {}),
-                "licence": self.licences[row.source],
-                "geometry": wkb(row.bounds) if row.bounds else None,
-            }
-            for name, column in columns.items():
-                column.append(values.get(name))
-            if row.bounds:
-                self._extent.add(row.bounds)
+        bounds = [row.bounds for row in rows]
+        columns: dict[str, Sequence[Any]] = {
+            **{name: [getattr(row, name) for row in rows] for name in SCHEMA.names if name in Row.__slots__},
+            **dict(zip(Place._fields, zip(*places, strict=True), strict=True)),
+            **{side: [one and getattr(one, side) for one in bounds] for side in Bounds._fields},
+            "licence": [self.licences[row.source] for row in rows],
+            "geometry": [one and wkb(one) for one in bounds],
+        }
+        for one in filter(None, bounds):
+            self._extent.add(one)
         self._writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(rows))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from gfm.geopile.cache import Cache, file_digest
+from gfm.geopile.cache import Cache
 from gfm.geopile.catalogue import Catalogue
 from gfm.geopile.findings import forget
 from gfm.geopile.parallel import OrderedMap, batches
@@ -88,18 +88,21 @@ def write_shards(
     Raises ChangedError when a file is no longer what the first pass saw; it is then looked at again the next time.
     """
     total = sum(len(shard.images) for shard in shards)
-    parts = batches(_kept(params, catalogue, shards), _IMAGES_A_BATCH, lambda image: image.carried)
+    kept = _kept(params, catalogue, shards)
+    parts = (  # none of images of two shards
+        part
+        for shard in shards
+        for part in batches(islice(kept, len(shard.images)), _IMAGES_A_BATCH, lambda image: image.carried)
+    )
     answers = map_in_order(partial(encode_images, params), parts, lambda batch: sum(image.carried for image in batch))
-    encoded = track((image for answer in answers for image in answer), "writing", total=total, unit="images")
+    packed = track(answers, "writing", total=total, unit="images", share=lambda one: len(one.places))
     try:
         for shard in shards:
-            unfinished = cache.unfinished(_file(shard))
-            with ShardWriter(unfinished) as writer:
-                images = [
-                    (writer.add(image.id, image.data, image.suffix), len(image.data))
-                    for image in islice(encoded, len(shard.images))
-                ]
-            told = {"bytes": unfinished.stat().st_size, "digest": file_digest(unfinished), "images": images}
+            images: list[tuple[int, int]] = []
+            with ShardWriter(cache.unfinished(_file(shard))) as writer:
+                while len(images) < len(shard.images):
+                    images += writer.append(next(packed))
+            told = {"bytes": writer.size, "digest": writer.digest, "images": images}
             cache.keep(_file(shard))
             cache.write(shard.key, json.dumps(told).encode())
     except ChangedError as error:
