@@ -99,18 +99,17 @@ def _grid(image_grey: Image, rows: int, columns: int) -> Grid:
 
 def _lines_added(image_grey: Image, rows: int) -> Grid:
     """The lines of each of `rows` equal bands added up, in units of 1/rows of a line: int64 (rows, W)."""
-    height, width = image_grey.shape
-    added = np.empty((rows, width), np.int64)
-    for row in range(rows):
-        begin, end = row * height, (row + 1) * height  # in these units
-        first, last = begin // rows, -(-end // rows)
-        # OpenCV adds up bytes four times as fast as a product of matrices, which are of floats.
-        added[row] = cv2.reduce(image_grey[first:last], 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
-        added[row] *= rows
-        if above := begin - first * rows:
-            added[row] -= above * image_grey[first].astype(np.int64)
-        if below := last * rows - end:
-            added[row] -= below * image_grey[last - 1].astype(np.int64)
+    height = len(image_grey)
+    edges = np.arange(rows + 1) * height  # in these units
+    first, last = edges[:-1] // rows, -(-edges[1:] // rows)
+    # OpenCV adds up bytes four times as fast as a product of matrices, which are of floats.
+    bands = [image_grey[begin:end] for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
+    whole = [cv2.reduce(band, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for band in bands]
+    added: Grid = rows * np.concatenate(whole).astype(np.int64)
+    if height % rows:  # a line that two bands share
+        above, below = edges[:-1] - first * rows, last * rows - edges[1:]
+        added -= above[:, None] * image_grey[first].astype(np.int64)
+        added -= below[:, None] * image_grey[last - 1].astype(np.int64)
     return added
 
 
