@@ -85,16 +85,12 @@ def _contrast(counts: np.ndarray[Any, Any]) -> float:
 def _sharpness(levels: Image, missing: Image | None) -> float:
     if min(levels.shape) < 3:
         return 0.0
-    height, width = levels.shape
-    edges = cv2.Laplacian(levels, cv2.CV_16S, ksize=1)
-    # The border adds nothing to the sums. (Of a part of an array OpenCV would first make a copy.)
-    edges[0] = edges[-1] = 0
-    edges[:, 0] = edges[:, -1] = 0
-    number = (height - 2) * (width - 2)
+    edges = cv2.Laplacian(levels, cv2.CV_16S, ksize=1)[1:-1, 1:-1]
+    number = edges.size
     if missing is not None:
-        beside = cv2.dilate(missing, _CROSS)
-        number -= cv2.countNonZero(beside[1:-1, 1:-1])
-        edges[beside != 0] = 0
+        beside = cv2.dilate(missing, _CROSS)[1:-1, 1:-1]
+        number -= cv2.countNonZero(beside)
+        edges = np.where(beside, np.int16(0), edges)
     # Both sums are whole numbers below 2**53; rounding takes back what a root squared again may be off.
     return round(_variance(number, round(cv2.sumElems(edges)[0]), round(cv2.norm(edges, cv2.NORM_L2SQR))), 4)
 
