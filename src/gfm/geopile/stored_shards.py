@@ -90,9 +90,7 @@ def write_shards(
     total = sum(len(shard.images) for shard in shards)
     kept = _kept(params, catalogue, shards)
     parts = (  # none of images of two shards
-        part
-        for shard in shards
-        for part in batches(islice(kept, len(shard.images)), _IMAGES_A_BATCH, lambda image: image.carried)
+        part for shard in shards for part in batches(islice(kept, len(shard.images)), _IMAGES_A_BATCH, _own_bytes)
     )
     answers = map_in_order(partial(encode_images, params), parts, lambda batch: sum(image.carried for image in batch))
     packed = track(answers, "writing", total=total, unit="images", share=lambda one: len(one.places))
@@ -122,6 +120,11 @@ def place_shards(shards: Sequence[Shard], catalogue: Catalogue, cache: Cache, fo
         places.shard[shard.images] = number
         places.offset[shard.images], places.size[shard.images] = np.array(told["images"]).T
     return places
+
+
+def _own_bytes(image: Kept) -> int:
+    """What comes back of an image at least: that much is in memory of every image of a batch."""
+    return image.carried or image.row.own_size or 0
 
 
 def _told(cache: Cache, shard: Shard) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ def read_tiles(
 def read_pixels(
     source: ScenesSource, folder: Folder, file: str, tile_px: int, only: frozenset[str] | None
 ) -> Iterator[Tile]:
-    """As `read_tiles`, but names and pixels alone: the ground of a tile takes half as long again as its pixels."""
+    """As `read_tiles`, but names and pixels alone: the ground of a tile takes a third of the time of its pixels."""
     with _open(source, folder, file) as scene, scene.opened(folder, file) as grid:
         for window in scene.windows(file, tile_px, only):
             yield Tile(tile_name(file, window.col_off, window.row_off), scene.read(grid, window))
