@@ -296,15 +296,15 @@ def test_what_changed_behind_an_equal_time_is_said_and_mended_by_the_next_run(si
 
 def test_a_file_that_could_not_be_read_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = site.assembled(fresh=True)
-    read = Path.read_bytes
+    opened = Path.open
 
-    def refused(path: Path) -> bytes:
+    def refused(path: Path, *mode: Any, **options: Any) -> Any:
         if path.name == "07.png":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return read(path)
+        return opened(path, *mode, **options)
 
     with monkeypatch.context() as context:
-        context.setattr(Path, "read_bytes", refused)
+        context.setattr(Path, "open", refused)
         site.assembled()
     with (COLLECTION / "quarantine.csv").open(newline="") as file:
         assert any("permission denied" in row["reason"] for row in csv.DictReader(file))
@@ -339,7 +339,7 @@ def test_an_archive_goes_on_from_the_part_it_was_stopped_in(
 # Where a process is killed, as (module, function, call), and whether it is inside the call or after it.
 MOMENTS = {
     "first pass": ("gfm.geopile.findings", "write_part", 2),
-    "second pass, in a shard": ("gfm.geopile.shards", "ShardWriter.add", 30),
+    "second pass, in a shard": ("gfm.geopile.shards", "ShardWriter.append", 2),
     "second pass, between file and note": ("gfm.geopile.cache", "Cache.keep", 9),
     "manifest": ("gfm.geopile.manifest", "ManifestWriter.add", 1),
     "pruning": ("gfm.geopile.cache", "Cache.prune", 1),
@@ -385,7 +385,7 @@ def test_a_kill_at_any_moment_ends_in_the_same_bytes(site: Site) -> None:
             assert sorted(path.name for path in COLLECTION.parent.iterdir()) == ["geopile"]
 
 
-@pytest.mark.parametrize("where", ["gfm.geopile.cache.Cache.write", "gfm.geopile.shards.ShardWriter.add"])
+@pytest.mark.parametrize("where", ["gfm.geopile.cache.Cache.write", "gfm.geopile.shards.ShardWriter.append"])
 def test_a_full_disk_is_one_error_that_keeps_what_is_done(
     site: Site, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfm.errors import DataError
-from gfm.geopile.shards import ShardWriter, cut_shards, encode, member_name
+from gfm.geopile.cache import file_digest
+from gfm.geopile.shards import Encoded, ShardWriter, cut_shards, encode, member_name, pack
 from gfm.imagery.shard_reader import ShardReader, decode_image
 
 
@@ -30,6 +31,18 @@ def test_every_image_comes_back_from_its_offset(images: list[tuple[str, bytes]])
         assert found == [data for _, data in images]
         with tarfile.open(shard) as tar:
             assert len(tar.getmembers()) == len(images)
+        assert (writer.size, writer.digest) == (shard.stat().st_size, file_digest(shard))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.text(min_size=1), st.binary(min_size=1, max_size=3000)), max_size=5))
+def test_images_are_packed_as_pythons_own_tar_writes_them(images: list[tuple[str, bytes]]) -> None:
+    tar = b""
+    for name, data in images:
+        member = tarfile.TarInfo(member_name(name) + ".tif")
+        member.size, member.mode = len(data), 0o644
+        tar += member.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512)
+    assert pack(Encoded(name, data, ".tif") for name, data in images).data == tar
 
 
 def cut(marks: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:

@@ -87,21 +87,20 @@ class ManifestWriter:
         """Append rows (sorted by id, also from call to call) with their places in the shards and their land cover."""
         if not rows:
             return
-        columns: dict[str, list[Any]] = {name: [] for name in self.schema.names}
-        for row, place, cover in rows:
-            values = {
-                **{name: getattr(row, name) for name in Row.__slots__ if name != "bounds"},
-                **place._asdict(),
-                **(row.bounds._asdict() if row.bounds else {}),
-                "licence": self.licences[row.source],
-                "land_cover": cover,
-                "geometry": wkb(row.bounds) if row.bounds else None,
-            }
-            for name, column in columns.items():
-                column.append(values.get(name))
-            if row.bounds:
-                self._extent.add(row.bounds)
-        self._writer.write_table(pa.table(columns, schema=self.schema), row_group_size=len(rows))
+        images, places, covers = zip(*rows, strict=True)
+        bounds = [image.bounds for image in images]
+        columns: dict[str, Sequence[Any]] = {
+            **{name: [getattr(image, name) for image in images] for name in SCHEMA.names if name in Row.__slots__},
+            **dict(zip(Place._fields, zip(*places, strict=True), strict=True)),
+            **{side: [one and getattr(one, side) for one in bounds] for side in Bounds._fields},
+            "licence": [self.licences[image.source] for image in images],
+            "land_cover": covers,
+            "geometry": [one and wkb(one) for one in bounds],
+        }
+        for one in filter(None, bounds):
+            self._extent.add(one)
+        chosen = {name: columns[name] for name in self.schema.names}
+        self._writer.write_table(pa.table(chosen, schema=self.schema), row_group_size=len(rows))
 
 
 def wkb(bounds: Bounds) -> bytes:

@@ -26,6 +26,7 @@ Image = np.ndarray[Any, np.dtype[np.uint8]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _LEVELS = np.arange(256, dtype=np.int64)
+_SQUARES = _LEVELS**2
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # the pixels that the Laplacian's kernel looks at
 
 
@@ -47,7 +48,7 @@ def measure(image: Image, nodata: Mask) -> Measures:
     levels = grey(image)
     missing = nodata.view(np.uint8) if nodata.any() else None
     valid = None if missing is None else 1 - missing
-    counts = cv2.calcHist([levels], [0], valid, [256], [0, 256]).ravel()
+    counts = cv2.calcHist([levels], [0], valid, [256], [0, 256]).ravel().astype(np.int64)
     return Measures(_entropy_bits(counts), _contrast(counts), _sharpness(levels, missing))
 
 
@@ -69,7 +70,6 @@ def verdict(row: Row, quality: Quality) -> str | None:
 
 
 def _entropy_bits(counts: np.ndarray[Any, Any]) -> float:
-    counts = counts.astype(np.float64)
     total = counts.sum()
     if not total:
         return 0.0
@@ -78,8 +78,7 @@ def _entropy_bits(counts: np.ndarray[Any, Any]) -> float:
 
 
 def _contrast(counts: np.ndarray[Any, Any]) -> float:
-    counts = counts.astype(np.int64)
-    number, total, squares = int(counts.sum()), int(counts @ _LEVELS), int(counts @ _LEVELS**2)
+    number, total, squares = int(counts.sum()), int(counts @ _LEVELS), int(counts @ _SQUARES)
     return round(math.sqrt(_variance(number, total, squares)), 4)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from gfm.geopile.cache import Cache, file_digest
+from gfm.geopile.cache import Cache
 from gfm.geopile.catalogue import Catalogue
 from gfm.geopile.findings import forget
 from gfm.geopile.parallel import OrderedMap, batches
@@ -28,7 +28,7 @@ from gfm.progress import track
 
 FORMAT = 1  # raise it when the same image gives other bytes in a shard: all are then written again
 
-_ENCODERS = ("simplejpeg", "opencv-python-headless", "pillow")
+_ENCODERS = ("simplejpeg", "pyarrow", "pillow")
 _IMAGES_A_BATCH = 32
 _ROWS_AT_ONCE = 1024
 
@@ -88,18 +88,19 @@ def write_shards(
     Raises ChangedError when a file is no longer what the first pass saw; it is then looked at again the next time.
     """
     total = sum(len(shard.images) for shard in shards)
-    parts = batches(_kept(params, catalogue, shards), _IMAGES_A_BATCH, lambda image: image.carried)
+    kept = _kept(params, catalogue, shards)
+    parts = (  # none of images of two shards
+        part for shard in shards for part in batches(islice(kept, len(shard.images)), _IMAGES_A_BATCH, _own_bytes)
+    )
     answers = map_in_order(partial(encode_images, params), parts, lambda batch: sum(image.carried for image in batch))
-    encoded = track((image for answer in answers for image in answer), "writing", total=total, unit="images")
+    packed = track(answers, "writing", total=total, unit="images", share=lambda one: len(one.places))
     try:
         for shard in shards:
-            unfinished = cache.unfinished(_file(shard))
-            with ShardWriter(unfinished) as writer:
-                images = [
-                    (writer.add(image.id, image.data, image.suffix), len(image.data))
-                    for image in islice(encoded, len(shard.images))
-                ]
-            told = {"bytes": unfinished.stat().st_size, "digest": file_digest(unfinished), "images": images}
+            images: list[tuple[int, int]] = []
+            with ShardWriter(cache.unfinished(_file(shard))) as writer:
+                while len(images) < len(shard.images):
+                    images += writer.append(next(packed))
+            told = {"bytes": writer.size, "digest": writer.digest, "images": images}
             cache.keep(_file(shard))
             cache.write(shard.key, json.dumps(told).encode())
     except ChangedError as error:
@@ -119,6 +120,11 @@ def place_shards(shards: Sequence[Shard], catalogue: Catalogue, cache: Cache, fo
         places.shard[shard.images] = number
         places.offset[shard.images], places.size[shard.images] = np.array(told["images"]).T
     return places
+
+
+def _own_bytes(image: Kept) -> int:
+    """What comes back of an image at least: that much is in memory of every image of a batch."""
+    return image.carried or image.row.own_size or 0
 
 
 def _told(cache: Cache, shard: Shard) -> dict[str, Any] | None:

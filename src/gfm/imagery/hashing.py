@@ -75,11 +75,11 @@ def grey(image: Image) -> Image:
     bands = image.shape[2]
     if bands == 1:
         return image[..., 0]
-    total = image[..., 0].astype(np.uint32)
-    for band in range(1, bands):  # four times as fast as a sum over the last axis
-        total += image[..., band]
-    mean: Image = ((2 * total + bands) // (2 * bands)).astype(np.uint8)
-    return mean
+    wide = np.uint16 if bands <= 128 else np.uint32  # holds twice the sum
+    total: np.ndarray[Any, np.dtype[np.uint16 | np.uint32]] = image[..., 0].astype(wide)
+    for band in range(1, bands):  # band by band: eight times as fast as a sum over the last axis
+        total = total + image[..., band].astype(wide)
+    return np.asarray((2 * total + bands) // (2 * bands), dtype=np.uint8)
 
 
 _WAYS = (slice(None), slice(None, None, -1))
@@ -91,14 +91,26 @@ def _grid(image_grey: Image, rows: int, columns: int) -> Grid:
     Products of whole numbers below 2**53 are exact in float64, which is what makes the matrix product fast and exact.
     """
     height, width = image_grey.shape
-    down, across = _shares(height, rows), _shares(width, columns)
-    sums = np.empty((rows, columns))
-    for row in range(rows):  # a band of lines at a time: the image is never held in float64 as a whole
-        lines = slice(row * height // rows, -(-(row + 1) * height // rows))
-        sums[row] = (down[row, lines] @ image_grey[lines].astype(np.float64)) @ across.T
+    sums = _lines_added(image_grey, rows).astype(np.float64) @ _shares(width, columns).T
     area = height * width
     mean: Grid = (2 * sums.astype(np.int64) + area) // (2 * area)
     return mean
+
+
+def _lines_added(image_grey: Image, rows: int) -> Grid:
+    """The lines of each of `rows` equal bands added up, in units of 1/rows of a line: int64 (rows, W)."""
+    height = len(image_grey)
+    edges = np.arange(rows + 1) * height  # in these units
+    first, last = edges[:-1] // rows, -(-edges[1:] // rows)
+    # OpenCV adds up bytes four times as fast as a product of matrices, which are of floats.
+    bands = [image_grey[begin:end] for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
+    whole = [cv2.reduce(band, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for band in bands]
+    added: Grid = rows * np.concatenate(whole).astype(np.int64)
+    if height % rows:  # a line that two bands share
+        above, below = edges[:-1] - first * rows, last * rows - edges[1:]
+        added -= above[:, None] * image_grey[first].astype(np.int64)
+        added -= below[:, None] * image_grey[last - 1].astype(np.int64)
+    return added
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from gfm.imagery.raster import (
     is_tiff,
     open_scene,
     open_scene_data,
+    picture_bytes,
     read_image,
     unreadable,
 )
@@ -25,6 +26,11 @@ class ImageFile:
 
     path: Path
     data: bytes | None = None
+
+    @classmethod
+    def on_disk(cls, path: Path) -> ImageFile:
+        """A file, opened once where it is a PNG or JPEG; ImageError as of `read_image`."""
+        return cls(path, picture_bytes(path))
 
     def pixels(self, imagery: Imagery) -> Array:
         """(H, W, C) as stored; ImageError as of `read_image`."""

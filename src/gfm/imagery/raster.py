@@ -36,6 +36,7 @@ NOT_UTF8 = "its name is not valid UTF-8"  # reason of a file that no table could
 _STREAM = "stream/scene.tif"  # what a scene that has no file is called inside GDAL
 _IN_STREAM = rf"(/vsi\w+/)?({_STREAM}|scene\.tif)"
 
+_HEAD_BYTES = 16
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -61,18 +62,12 @@ def read_image(path: Path, imagery: Imagery) -> Array:
     The file's content, not its suffix, says what it is. Raises ImageError when the file is missing, unreadable, empty,
     truncated, not an image, of another dtype or band count than declared, not finite, or larger than MAX_PIXELS.
     """
-    head = file_head(path)
-    if is_tiff(head):
-        with open_scene(path, imagery) as dataset:
-            check_pixels(path, dataset.width, dataset.height)
-            return read_window(dataset, imagery)
-    _check_picture(path, head)
-    try:
-        check_bytes(path, path.stat().st_size)
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    return decode_picture(data, imagery, path)
+    data = picture_bytes(path)
+    if data is not None:
+        return decode_picture(data, imagery, path)
+    with open_scene(path, imagery) as dataset:
+        check_pixels(path, dataset.width, dataset.height)
+        return read_window(dataset, imagery)
 
 
 def decode_image(data: bytes, imagery: Imagery, path: Path) -> Array:
@@ -189,8 +184,16 @@ def read_window(dataset: Any, imagery: Imagery, window: Any = None) -> Array:
 
     Raises ImageError when a float raster holds NaN or infinite values that are not its declared nodata.
     """
-    pixels = np.ascontiguousarray(np.moveaxis(dataset.read(window=window), 0, -1))
+    pixels = interleaved(dataset.read(window=window))
     check_finite(Path(dataset.name), pixels, imagery)
+    return pixels
+
+
+def interleaved(planes: Array) -> Array:
+    """(C, H, W) -> (H, W, C), C-contiguous; six times as fast as `ascontiguousarray(moveaxis(planes, 0, -1))`."""
+    pixels = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
+    for band, plane in enumerate(planes):
+        pixels[..., band] = plane
     return pixels
 
 
@@ -226,14 +229,14 @@ def to_unit(array: Array, imagery: Imagery, bands: Sequence[str]) -> np.ndarray[
 def to_uint8(array: Array, imagery: Imagery, bands: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(H, W, C) as stored -> uint8 (H, W, len(bands)): `to_unit` times 255, rounded half up.
 
-    For uint8 imagery of scale 1/255 the pixels stay exactly what they were.
+    For uint8 imagery of scale 1/255 the pixels stay exactly what they were, and may share `array`'s memory.
     """
     chosen = _choose(array, imagery, bands)
     if chosen.dtype.kind == "f":
         unit = np.nan_to_num(np.clip(chosen.astype(np.float64) * imagery.scale, 0.0, 1.0), nan=0.0)
         return np.floor(unit * 255 + 0.5).astype(np.uint8)
-    if chosen.dtype == np.uint8 and np.array_equal(_table("uint8", imagery.scale), np.arange(256)):
-        return chosen.copy()  # most imagery is a picture already
+    if chosen.dtype == np.uint8 and _is_picture(imagery.scale):
+        return np.ascontiguousarray(chosen)  # most imagery is a picture already
     unsigned = chosen.view(np.uint16) if chosen.dtype == np.int16 else chosen
     picture: np.ndarray[Any, np.dtype[np.uint8]] = _table(str(chosen.dtype), imagery.scale).take(unsigned)
     return picture
@@ -257,6 +260,12 @@ def _choose(array: Array, imagery: Imagery, bands: Sequence[str]) -> Array:
 
 
 @lru_cache(maxsize=32)
+def _is_picture(scale: float) -> bool:
+    """Whether bytes of this scale are the values of a picture as they are."""
+    return np.array_equal(_table("uint8", scale), np.arange(256))
+
+
+@lru_cache(maxsize=32)
 def _table(dtype: str, scale: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8 value of every stored integer; an int16 is looked up by its bits as uint16."""
     if dtype == "int16":
@@ -275,17 +284,38 @@ def is_tiff(head: bytes) -> bool:
 def file_head(path: Path) -> bytes:
     """The first 16 bytes of a file; ImageError where it is missing, unreadable, empty or no regular file."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(path, "is a folder", "name a file")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ImageError(path, "not a regular file", "remove it")
-        if status.st_size == 0:
-            raise ImageError(path, "empty file", "fetch it again or remove it")
-        with path.open("rb") as file:
-            return file.read(16)
+        _file_bytes(path)
+        with path.open("rb", 0) as file:
+            return file.read(_HEAD_BYTES)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def picture_bytes(path: Path) -> bytes | None:
+    """All bytes of a PNG or JPEG; None of a TIFF, which is read by what it holds. ImageError as of `read_image`."""
+    try:
+        size = _file_bytes(path)
+        with path.open("rb", 0) as file:
+            head = file.read(_HEAD_BYTES)
+            if is_tiff(head):
+                return None
+            _check_picture(path, head)
+            check_bytes(path, size)
+            return head + file.readall()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _file_bytes(path: Path) -> int:
+    """How many bytes a regular file has that is not empty."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(path, "is a folder", "name a file")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise ImageError(path, "not a regular file", "remove it")
+    if status.st_size == 0:
+        raise ImageError(path, "empty file", "fetch it again or remove it")
+    return status.st_size
 
 
 def unreadable(path: Path, error: OSError) -> ImageError:
@@ -333,8 +363,8 @@ def _level(overview: int | None) -> dict[str, int]:
 
 
 def _check_declared(path: Path, count: int, dtype: str, imagery: Imagery) -> None:
-    names = ", ".join(imagery.bands)
     if count != len(imagery.bands):
+        names = ", ".join(imagery.bands)
         fix = "declare its bands in imagery.bands, or convert the file"
         raise ImageError(path, f"has {_bands(count)}, {len(imagery.bands)} declared ({names})", fix)
     if dtype != imagery.dtype:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gfm.imagery.footprint import raster_bounds
-from gfm.imagery.raster import Array, ImageError, reading
+from gfm.imagery.raster import Array, ImageError, interleaved, reading
 
 _ROUNDING = 1e-3  # pixels; edges that differ by less lie on each other
 _EDGE = 0.2  # of a new pixel: how far inside the scene a pixel's centre must lie to be filled surely
@@ -125,7 +125,7 @@ def inside(path: Path, dataset: Any, grid: SquareGrid, corners: list[tuple[int, 
 def read_reprojected(path: Path, warped: Any, window: Any) -> Array:
     """One window of a `reprojected` scene: (H, W, C) as stored; ImageError where the scene is damaged there."""
     with reading(path):
-        return np.ascontiguousarray(np.moveaxis(warped.read(window=window), 0, -1))
+        return interleaved(warped.read(window=window))
 
 
 def utm_zone(longitude: float, latitude: float) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm.errors import DataError
+from gfm.imagery.band_tiff import decode_bands
 from gfm.imagery.pictures import PictureError, decode_jpeg, decode_png, is_jpeg, is_png
 
 
@@ -70,7 +71,7 @@ class ShardReader:
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Decode an image of a shard (JPEG, PNG, or TIFF of one page a band) to (H, W, C) uint8, bands in order.
+    """Decode an image of a shard (JPEG, PNG or TIFF) to (H, W, C) uint8, bands in order.
 
     `name` names the image in the DataError that unreadable bytes raise.
     """
@@ -79,9 +80,13 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
             return decode_jpeg(data)
         if is_png(data):
             return decode_png(data)
+        if (image := decode_bands(data)) is not None:
+            return image
     except PictureError as error:
         raise DataError(f"{name}: {error.reason}; run `gfm assemble` again") from None
-    import cv2
+    except ValueError as error:
+        raise DataError(f"{name}: {error}; run `gfm assemble` again") from None
+    import cv2  # for what older collections hold: a page a band
 
     done, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else (False, ())
     if not done:

@@ -42,6 +42,7 @@ __all__ = [
     "list_files",
     "member_tile",
     "read_members",
+    "read_pixels",
     "read_tiles",
     "stamp",
     "tile_names",
@@ -108,6 +109,17 @@ def read_tiles(
     if isinstance(source, ImagesSource):
         return images.read_tiles(source, folder_of(source, root), file)
     raise TypeError(f"{file} is an archive: its images come from read_members and member_tile")
+
+
+def read_pixels(
+    source: Source, root: Path, file: str, tile_px: int, only: frozenset[str] | None = None
+) -> Iterator[Tile]:
+    """As `read_tiles`, but of a scene's tiles names and pixels alone: what it takes to write what is known already."""
+    if isinstance(source, ScenesSource):
+        return scenes.read_pixels(source, folder_of(source, root), file, tile_px, only)
+    if isinstance(source, BandFilesSource):
+        return band_files.read_pixels(source, root, file, tile_px, only)
+    return read_tiles(source, root, file, tile_px, only)
 
 
 def read_members(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gfm.geopile.sources.cloud_mask import open_clouds
 from gfm.geopile.sources.dates import date_of_name, date_of_tags
@@ -12,7 +13,7 @@ from gfm.geopile.sources.grid import tile_corners, tile_name
 from gfm.geopile.sources.listing import glob_regex, matching, nothing_found
 from gfm.geopile.sources.suffixes import RASTERS
 from gfm.geopile.sources.tile import Tile, declared_gsd
-from gfm.imagery.band_files import find_bands, names_band, open_bands
+from gfm.imagery.band_files import BandStack, find_bands, names_band, open_bands
 from gfm.imagery.footprint import raster_bounds, raster_gsd_m, window_transform
 from gfm.imagery.raster import open_scene
 from gfm.params import BandFilesSource
@@ -49,8 +50,6 @@ def read_tiles(
 
     Raises ImageError when a band has no file or two, or when one is not a single band of the declared type.
     """
-    from rasterio.windows import Window
-
     files = find_bands(root / folder, source.imagery)
     with (
         open_bands(files, source.imagery, list(source.imagery.bands)) as stack,
@@ -61,20 +60,33 @@ def read_tiles(
         nodata = first.nodata if source.imagery.nodata is None else source.imagery.nodata
         date = date_of_name(files[0].name) or date_of_name(folder) or date_of_tags(first)
         crs = first.crs.to_string() if first.crs else None
-        for left, top in tile_corners(first.width, first.height, tile_px, root / folder):
-            name = tile_name(folder, left, top)
-            if only is not None and name not in only:
-                continue
-            window = Window(left, top, tile_px, tile_px)
+        for window in _windows(stack, root, folder, tile_px, only):
             pixels = stack.read(window)
             yield Tile(
-                name,
+                tile_name(folder, window.col_off, window.row_off),
                 pixels,
                 nodata=nodata,
                 gsd_m=gsd_m,
                 crs=crs,
                 date=date,
                 bounds=raster_bounds(first, window),
-                transform=window_transform(first, left, top),
+                transform=window_transform(first, window.col_off, window.row_off),
                 cloud=None if clouds is None else clouds.read(window, pixels),
             )
+
+
+def read_pixels(
+    source: BandFilesSource, root: Path, folder: str, tile_px: int, only: frozenset[str] | None
+) -> Iterator[Tile]:
+    """As `read_tiles`, but names and pixels alone."""
+    with open_bands(find_bands(root / folder, source.imagery), source.imagery, list(source.imagery.bands)) as stack:
+        for window in _windows(stack, root, folder, tile_px, only):
+            yield Tile(tile_name(folder, window.col_off, window.row_off), stack.read(window))
+
+
+def _windows(stack: BandStack, root: Path, folder: str, tile_px: int, only: frozenset[str] | None) -> Iterator[Any]:
+    from rasterio.windows import Window
+
+    for left, top in tile_corners(stack.first.width, stack.first.height, tile_px, root / folder):
+        if only is None or tile_name(folder, left, top) in only:
+            yield Window(left, top, tile_px, tile_px)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class DiskFolder:
             raise unreadable(path, error) from None
 
     def image(self, file: str) -> ImageFile:
-        return ImageFile(self.root / file)
+        return ImageFile.on_disk(self.root / file)
 
     def scene(self, file: str, imagery: Imagery | None, overview: int | None = None) -> AbstractContextManager[Any]:
         return open_scene(self.root / file, imagery, overview)
@@ -104,15 +105,17 @@ class DiskFolder:
         """Of sizes and times of change: of the file and what GDAL reads beside it; of a folder, of its files."""
         path = self.root / file
         try:
-            if path.is_dir():
+            status = path.stat()
+            if stat.S_ISDIR(status.st_mode):
                 inside = [(one.name, one.stat()) for one in sorted(path.iterdir()) if one.is_file()]
                 known = ((name, status.st_size, status.st_mtime_ns) for name, status in inside)
                 return sum(status.st_size for _, status in inside), *(part for parts in known for part in parts)
-            status = path.stat()
         except OSError as error:
             return 0, str(error.strerror)
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            return status.st_size, status.st_mtime_ns
         names = [f"{path.name}{end}" for end in BESIDE] + [f"{path.stem}{end}" for end in WORLD]
-        beside = [(name, _changed(path.with_name(name))) for name in names if path.suffix.lower() in (".tif", ".tiff")]
+        beside = [(name, _changed(path.with_name(name))) for name in names]
         found = (part for name, changed in beside if changed for part in (name, *changed))
         return status.st_size, status.st_mtime_ns, *found
 

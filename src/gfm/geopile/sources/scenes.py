@@ -49,30 +49,33 @@ def read_tiles(
     Nodata is what the source declares, else what the file's own tag says. With `resample_m`, tiles are cut from the
     scene in its new map, and `#x,y` counts pixels there.
     """
-    from rasterio.windows import Window
-
     with _open(source, folder, file) as scene:
         gsd_m = source.resample_m or declared_gsd(source.gsd_m) or raster_gsd_m(scene.dataset)
         date = date_of_name(file) or date_of_tags(scene.dataset)
         with scene.opened(folder, file) as grid, open_clouds(source, scene.path, scene.dataset) as clouds:
             crs = grid.crs.to_string() if grid.crs else None
-            for left, top in scene.corners(tile_px):
-                name = tile_name(file, left, top)
-                if only is not None and name not in only:
-                    continue
-                window = Window(left, top, tile_px, tile_px)
+            for window in scene.windows(file, tile_px, only):
                 pixels = scene.read(grid, window)
                 yield Tile(
-                    name,
+                    tile_name(file, window.col_off, window.row_off),
                     pixels,
                     nodata=scene.nodata,
                     gsd_m=gsd_m,
                     crs=crs,
                     date=date,
                     bounds=raster_bounds(grid, window),
-                    transform=window_transform(grid, left, top),
+                    transform=window_transform(grid, window.col_off, window.row_off),
                     cloud=None if clouds is None else clouds.read(window, pixels),
                 )
+
+
+def read_pixels(
+    source: ScenesSource, folder: Folder, file: str, tile_px: int, only: frozenset[str] | None
+) -> Iterator[Tile]:
+    """As `read_tiles`, but names and pixels alone: the ground of a tile takes a third of the time of its pixels."""
+    with _open(source, folder, file) as scene, scene.opened(folder, file) as grid:
+        for window in scene.windows(file, tile_px, only):
+            yield Tile(tile_name(file, window.col_off, window.row_off), scene.read(grid, window))
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,14 @@ class _Scene:
         if not found:
             reason = f"holds no whole tile of {tile_px} px of {self.grid.metres:g} m ({self.grid.crs.to_string()})"
             raise ImageError(self.path, reason, "lower geopile.tile_px or resample_m")
+
+    def windows(self, file: str, tile_px: int, only: frozenset[str] | None) -> Iterator[Any]:
+        """rasterio's windows of the full tiles (those named in `only`, when given)."""
+        from rasterio.windows import Window
+
+        for left, top in self.corners(tile_px):
+            if only is None or tile_name(file, left, top) in only:
+                yield Window(left, top, tile_px, tile_px)
 
     @contextmanager
     def opened(self, folder: Folder, file: str) -> Iterator[Any]:
