@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from gfm.downstream.adaptation import build_adaptation
 from gfm.downstream.tasks import TaskSpec, build_model
@@ -29,10 +30,27 @@ def test_other_linear_layers_can_be_named(make_encoder):
     assert any(p.requires_grad for p in model.encoder.parameters())
 
 
+def test_the_1x1_convolutions_of_a_network_without_linear_layers_can_be_named(make_encoder):
+    encoder, image = make_encoder("mobilenetv2_035"), torch.rand(2, 3, 32, 32)
+    before = encoder.eval()(image)
+    model = _prepared(encoder, targets=["conv_pw", "conv_pwl"])
+    learned = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    assert {max(parameter.shape[2:]) for parameter in learned} == {1}
+    assert all(torch.equal(a, b) for a, b in zip(before, model.encoder(image), strict=True))  # adapters start from zero
+    model.encoder(image)[-1].square().sum().backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in learned)
+
+
+def test_a_depthwise_convolution_gets_no_adapter(make_encoder):
+    with pytest.raises(GfmError, match="has no linear layers named conv_dw"):
+        _prepared(make_encoder("mobilenetv2_035"), targets=["conv_dw"])
+
+
 @pytest.mark.parametrize(
     ("architecture", "args", "told"),
     [
-        ("test_resnet", {}, "has no linear layers named qkv, proj for LoRA: it has none; set finetune.mode"),
+        ("test_resnet", {}, "its linear layers are named 1, conv1, conv3; set finetune.lora.targets to some of them"),
+        ("resnet18", {"channels": (8, 8, 8, 8), "down_kernel_size": 3}, "it has none; set finetune.mode"),
         ("test_convnext", {}, "its linear layers are named fc1, fc2; set finetune.lora.targets to some of them"),
         ("swinv2_tiny_window8_256", SWIN2, "does not call 2 of the 4 layers"),
     ],
