@@ -50,7 +50,6 @@ def test_a_depthwise_convolution_gets_no_adapter(make_encoder):
     ("architecture", "args", "told"),
     [
         ("test_resnet", {}, "its linear layers are named 1, conv1, conv3; set finetune.lora.targets to some of them"),
-        ("resnet18", {"channels": (8, 8, 8, 8), "down_kernel_size": 3}, "it has none; set finetune.mode"),
         ("test_convnext", {}, "its linear layers are named fc1, fc2; set finetune.lora.targets to some of them"),
         ("swinv2_tiny_window8_256", SWIN2, "does not call 2 of the 4 layers"),
     ],
