@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from PIL import Image
 
 from gfm import layout
 from gfm.errors import GfmError
+from gfm.evaluation.assessment import assess
 from gfm.evaluation.bootstrap import Interval, bootstrap_intervals
 from gfm.evaluation.energy import costs
 from gfm.evaluation.scores import TaskRun, primary_metrics, primary_only, read_runs, results_table
@@ -82,14 +83,17 @@ def _pairs(params: Params, given: list[str] | None) -> list[tuple[str, str]]:
 
 def tables(params: Params, runs: list[TaskRun], pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Title, scores and differences of every data set that has variants."""
-    scores = primary_only(results_table(runs), primary_metrics(runs))
     varied = [name for name in params.tasks if any(task.variant_of == name for task in params.tasks.values())]
+    if not varied:
+        raise ValueError("no task is a variant of another; declare the modes with variant_of (docs/benchmark.md)")
+    results, metrics = results_table(runs), primary_metrics(runs)
+    scores, intervals = primary_only(results, metrics), assess(params, results, metrics).intervals.scores
     parts = []
     for dataset in varied:
         own = scores[scores["dataset"] == dataset]
         metric = str(own["metric"].iloc[0])
         found = differences(params, own, pairs)
-        parts += [f"### {dataset}, {metric}", _scores(params, own, runs), _differences(found)]
+        parts += [f"### {dataset}, {metric}", _scores(params, own, runs, intervals), _differences(found)]
     return parts
 
 
@@ -127,20 +131,17 @@ def _bootstrap(params: Params, values: pd.Series[float]) -> Interval | None:
     return found.scores["t", "difference"]
 
 
-def _scores(params: Params, scores: pd.DataFrame, runs: list[TaskRun]) -> str:
-    settings = params.evaluate
+def _scores(
+    params: Params,
+    scores: pd.DataFrame,
+    runs: list[TaskRun],
+    intervals: Mapping[tuple[str, str], Interval | None],
+) -> str:
     spent = {part.place: part for cost in costs(params, runs).values() for part in cost.parts}
     head = ["mode", "model", "mean", "sd", "interval", "trained", "share", "s a training", "kg CO2eq a training"]
     rows = [head]
     for task in scores["task"].unique():
         of_task = scores[scores["task"] == task]
-        intervals = bootstrap_intervals(
-            of_task,
-            settings.baseline,
-            resamples=settings.bootstrap,
-            confidence=settings.confidence,
-            seed=params.seed,
-        ).scores
         for run in (run for run in runs if run.task == task):
             values = of_task[of_task["model"] == run.model]["score"]
             part, interval = spent[str(layout.task_folder(run.task, run.model))], intervals[task, run.model]

@@ -106,3 +106,10 @@ def test_a_missing_run_is_named_with_the_command_that_makes_it(table, workspace,
     (workspace / "models/tasks/oscd-lora/gfm/run.json").unlink()
     assert table.main([str(workspace)]) == 2
     assert "dvc repro finetune@oscd-lora-gfm" in capsys.readouterr().err
+
+
+def test_a_workspace_without_variants_is_told_how_to_declare_them(table, workspace, config, capsys):
+    first = {name: task for name, task in config["tasks"].items() if "variant_of" not in task}
+    (workspace / "params.yaml").write_text(yaml.safe_dump(config | {"tasks": first}), encoding="utf-8")
+    assert table.main([str(workspace)]) == 2
+    assert "declare the modes with variant_of" in capsys.readouterr().err
