@@ -145,7 +145,7 @@ def _scores(runs: Sequence[Trained], lines: Sequence[Line], budget: str) -> str:
                 _watt_hours([run.kwh for run in own]),
             ]
         rows.append([f"`{recipe}`", str(len(own)), *costs, *(cells[task] for task in tasks)])
-    return _table(rows)
+    return rows_in_markdown(rows)
 
 
 def _differences(lines: Sequence[Line]) -> str:
@@ -155,7 +155,7 @@ def _differences(lines: Sequence[Line]) -> str:
         between = line.difference_interval
         bounds = f"{between.low:+.1f} to {between.high:+.1f}" if between else "none"
         rows.append([f"`{line.recipe}`", line.task, f"{line.difference:+.1f}", bounds, line.verdict])
-    return _table(rows)
+    return rows_in_markdown(rows)
 
 
 def _with_half(line: Line) -> str:
@@ -167,6 +167,7 @@ def _watt_hours(values: Sequence[float | None]) -> str:
     return f"{1000 * statistics.fmean(known):.2f}" if len(known) == len(values) else "not measured"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def rows_in_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its head."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

@@ -58,7 +58,8 @@ class Lora(Section):
 
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0  # what the matrices add is scaled by alpha / rank
-    targets: list[str] = Field(default=["qkv", "proj"], min_length=1)  # own names of linear layers in the network
+    # Own names of linear layers or 1x1 convolutions in the network.
+    targets: list[str] = Field(default=["qkv", "proj"], min_length=1)
 
 
 Mode = Literal["full", "frozen", "linear", "knn", "lora"]

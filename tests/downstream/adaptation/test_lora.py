@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from gfm.downstream.adaptation import build_adaptation
 from gfm.downstream.tasks import TaskSpec, build_model
@@ -29,10 +30,32 @@ def test_other_linear_layers_can_be_named(make_encoder):
     assert any(p.requires_grad for p in model.encoder.parameters())
 
 
+def test_1x1_convolutions_learn_beside_frozen_ones_and_come_back_as_saved(make_encoder):
+    encoder, image = make_encoder("mobilenetv2_035"), torch.rand(2, 3, 32, 32)
+    before = encoder.eval()(image)
+    model, restored = (_prepared(make_encoder("mobilenetv2_035"), targets=["conv_pw", "conv_pwl"]) for _ in "ab")
+    learned = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    assert learned and all(parameter.shape[2:] == (1, 1) for parameter in learned)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.encoder(image), strict=True))  # adapters start from zero
+    with torch.no_grad():
+        for parameter in learned:
+            parameter.add_(0.1)
+    after = model.encoder(image)[-1]
+    assert not torch.allclose(before[-1], after)
+    adaptation = build_adaptation(Finetune(mode="lora"))
+    adaptation.restore(restored, adaptation.saved(model))
+    assert torch.equal(restored.encoder(image)[-1], after)
+
+
+def test_a_depthwise_convolution_gets_no_adapter(make_encoder):
+    with pytest.raises(GfmError, match="has no linear layers named conv_dw"):
+        _prepared(make_encoder("mobilenetv2_035"), targets=["conv_dw"])
+
+
 @pytest.mark.parametrize(
     ("architecture", "args", "told"),
     [
-        ("test_resnet", {}, "has no linear layers named qkv, proj for LoRA: it has none; set finetune.mode"),
+        ("test_resnet", {}, "its linear layers are named 1, conv1, conv3; set finetune.lora.targets to some of them"),
         ("test_convnext", {}, "its linear layers are named fc1, fc2; set finetune.lora.targets to some of them"),
         ("swinv2_tiny_window8_256", SWIN2, "does not call 2 of the 4 layers"),
     ],

@@ -1,4 +1,7 @@
-"""Low-rank adapters (LoRA) beside the frozen linear layers of an encoder; adapters and head learn."""
+"""Low-rank adapters (LoRA) beside the frozen linear layers of an encoder; adapters and head learn.
+
+A 1x1 convolution is a linear layer over the channels of each place, and counts as one.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Lora(Adaptation):
 
 def _linear_layers(encoder: Encoder, targets: list[str]) -> list[str]:
     """Full names of the backbone's linear layers whose own name is one of `targets`."""
-    linear = [name for name, module in encoder.backbone.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in encoder.backbone.named_modules() if _is_linear(module)]
     own_names = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
     absent = [target for target in targets if target not in own_names]
     if absent:
@@ -56,6 +59,12 @@ def _linear_layers(encoder: Encoder, targets: list[str]) -> list[str]:
             f"{there}; {fix}"
         )
     return [name for name in linear if name.rsplit(".", 1)[-1] in targets]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
 
 
 def _check_used(encoder: Encoder, targets: list[str], image_px: int) -> None:
