@@ -38,7 +38,7 @@ from typing import Any
 
 from crash_room import Room, open_rooms
 from crash_run import run
-from crash_trial import KINDS, Crash, Outcome, Plan, Stage, StageFailed
+from crash_trial import KINDS, Crash, Plan, Stage, StageFailed
 from toy_workspace import REPOSITORY, make_toy_workspace
 
 CHAIN = (

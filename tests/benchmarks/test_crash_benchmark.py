@@ -99,7 +99,13 @@ def test_killed_and_without_disk_a_stage_of_the_project_loses_nothing(
 def test_what_failed_is_tried_again_at_another_commit_only(crash: ModuleType, tmp_path: Path) -> None:
     file, plan = tmp_path / "crash.jsonl", crash.Plan.draw(0, "index", "kill", 0)
     assert plan == crash.Plan.draw(0, "index", "kill", 0)
-    trial = {"stage": "index", "kind": "kill", "number": 0, "undisturbed_s": 7.0, **asdict(crash.Outcome("gone"))}
+    trial = {
+        "stage": "index",
+        "kind": "kill",
+        "number": 0,
+        "undisturbed_s": 7.0,
+        **asdict(sys.modules["crash_trial"].Outcome("gone")),
+    }
     results = crash.Results(file, 0)
     assert not results.settles(plan)
     results.add(trial)
