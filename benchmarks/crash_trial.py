@@ -25,6 +25,7 @@ DVC_ALONE_S = 20.0  # that long after the stage's end on a full disk DVC waits f
 KINDS = ("kill", "term", "disk")
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 TARGETS = ("dvc", "stage", "all")
+LEAST_ROOM = 256 * 1024  # bytes of a full disk that are drawn from, where a stage writes less
 FROM_THE_START = 5  # every fifth trial may be hit before the stage's work begins: it starts, and imports
 UNFINISHED = ("**/.*.new", "**/.*.old", "**/.*.part", "**/unfinished*", "checkpoints/gfm")
 
@@ -82,8 +83,8 @@ class Undisturbed:
     files: dict[str, str]
     seconds: float
     begins: float  # seconds until its work begins
-    growth: int  # bytes on the disk
-    growth_before: int  # until its work begins
+    growth: int  # bytes that the disk takes on at most
+    growth_working: int  # the same, counted from when its work begins
 
 
 class Crash:
@@ -118,8 +119,7 @@ class Crash:
             self._wait_for_work(process, plan, work)
             if plan.kind == "disk":
                 if plan.working:
-                    growth = self.reference.growth - self.reference.growth_before
-                    room.limit(room.used() + int(plan.share * growth))
+                    room.limit(room.used() + int(plan.share * self.reference.growth_working))
                 outcome.failure = self._on_full_disk(process, trial, room, outcome)
             else:
                 self._wait(process, plan.share, plan.working)
@@ -182,11 +182,12 @@ class Crash:
         work = self._fresh(room)
         before, start = room.used(), time.monotonic()
         process = begin(work, self.stage.name, "reference")
-        begins, growth, growth_before = 0.0, 0, 0
+        begins, at_begin, growth, growth_working = 0.0, before, 0, LEAST_ROOM
         while process.poll() is None:
-            growth = max(growth, room.used() - before)
+            used = room.used()
             if not begins and _works(work):
-                begins, growth_before = time.monotonic() - start, growth
+                begins, at_begin = time.monotonic() - start, used
+            growth, growth_working = max(growth, used - before), max(growth_working, used - at_begin)
             time.sleep(0.02)
         seconds = time.monotonic() - start
         if process.returncode:
@@ -194,7 +195,7 @@ class Crash:
         files = self._files(work)
         if not files:
             raise StageFailed(f"{self.stage.name} wrote nothing to compare")
-        return Undisturbed(files, seconds, begins, growth, growth_before)
+        return Undisturbed(files, seconds, begins, growth, growth_working)
 
     def _fresh(self, room: Room) -> Path:
         """A copy of the prepared workspace, with the raw data beside it."""
