@@ -1,7 +1,8 @@
-"""Room on the disk for what DVC does after a stage: on a full one it can wait without end and without a word."""
+"""Room on the disk: errors that say there is none, and what DVC needs after a stage: it can wait without a word."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,13 @@ from gfm.dvc_stage import STAGE_VARIABLE
 from gfm.progress import say
 
 DVC_BYTES = 2**20  # its databases' own, with the files that SQLite keeps beside them
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")  # where there is no errno
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that a disk, or somebody's share of it, is full; of safetensors and SQLite by its words."""
+    return getattr(error, "errno", None) in FULL or any(words in str(error) for words in FULL_WORDS)
 
 
 def say_if_dvc_lacks_room(output: Path) -> None:
