@@ -73,8 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="JSON lines, one a trial; what stands there is not done again")
     parser.add_argument("--table", action="store_true", help="print the table of the results file, and nothing else")
     options = parser.parse_args(arguments)
+    if options.table and not options.results:
+        parser.error("--table needs --results FILE")
     results = Results(options.results, options.seed)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, commit {results.commit}\n{COLUMNS}")
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, commit {results.commit}")
     plans = [
         Plan.draw(options.seed, stage, kind, number)
         for stage in options.stage
@@ -85,10 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="gfm-crash-") as scratch:
             _try(options, Path(scratch), results, [plan for plan in plans if not results.settles(plan)])
     rows = [(stage, kind) for stage in options.stage for kind in options.kind]
-    if options.table or options.results:
-        print("\nall of the file", COLUMNS, *(results.row(*row) for row in rows), sep="\n")
-    failures = [line for row in rows for line in results.failures(*row)]
-    return 1 if failures else 0
+    if options.results:
+        print(f"\nall trials in {options.results}", COLUMNS, *(results.row(*row) for row in rows), sep="\n")
+    return 1 if any(results.failures(*row) for row in rows) else 0
 
 
 def _try(options: argparse.Namespace, scratch: Path, results: Results, plans: list[Plan]) -> None:
@@ -99,6 +100,7 @@ def _try(options: argparse.Namespace, scratch: Path, results: Results, plans: li
             print("no trials of a full disk: a tmpfs cannot be mounted here (it needs root)")
         stages = [stage for stage in options.stage if any(plan.stage == stage for plan in plans)]
         before = prepare(scratch / "prepared", {STAGES[stage].name for stage in stages})
+        print(COLUMNS, flush=True)
         for stage in stages:
             try:
                 crash = Crash(STAGES[stage], before[STAGES[stage].name], rooms)
@@ -147,10 +149,11 @@ class Results:
         described = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
         self.commit = subprocess.run(described, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
         self._trials: dict[tuple[str, str, int], dict[str, Any]] = {}
-        if file is not None and file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # a last line that was cut off
-                    self._keep(json.loads(line))
+        known = file.read_text(encoding="utf-8") if file is not None and file.exists() else ""
+        for line in known.splitlines():
+            with suppress(ValueError):  # a last line that was cut off
+                self._keep(json.loads(line))
+        self._gap = "\n" * (known != "" and not known.endswith("\n"))
 
     def settles(self, plan: Plan) -> bool:
         """Whether a trial need not be done: it went well, or failed at this very commit."""
@@ -163,7 +166,8 @@ class Results:
         self._keep(trial)
         if self.file is not None:
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(trial) + "\n")
+                file.write(f"{self._gap}{json.dumps(trial)}\n")
+            self._gap = ""
 
     def row(self, stage: str, kind: str) -> str:
         """A line of the table."""
