@@ -27,7 +27,8 @@ SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 TARGETS = ("dvc", "stage", "all")
 LEAST_ROOM = 256 * 1024  # bytes of a full disk that are drawn from, where a stage writes less
 FROM_THE_START = 5  # every fifth trial may be hit before the stage's work begins: it starts, and imports
-UNFINISHED = ("**/.*.new", "**/.*.old", "**/.*.part", "**/unfinished*", "checkpoints/gfm")
+# The last one is DVC's own: it tries in an output's folder which links it can make there.
+UNFINISHED = ("**/.*.new", "**/.*.old", "**/.*.part", "**/unfinished*", "checkpoints/gfm", "**/.*.tmp")
 
 
 class StageFailed(Exception):
@@ -138,7 +139,9 @@ class Crash:
     def _judge(self, work: Path) -> str:
         """What is wrong after the hit, or after the next run; an empty string where nothing is."""
         expected = self.reference.files
-        torn = [name for name, digest in self._files(work).items() if expected.get(name) != digest]
+        unfinished = {path for pattern in UNFINISHED for path in _glob(work, pattern)}
+        files = self._files(work)
+        torn = [name for name in files if expected.get(name) != files[name] and work / name not in unfinished]
         if torn:
             return f"{torn[0]} is not whole under its final name"
         if failed := run(work, self.stage.name):
@@ -147,8 +150,8 @@ class Crash:
         other = sorted(name for name in expected.keys() | files if expected.get(name) != files.get(name))
         if other:
             return f"{other[0]} differs from the undisturbed run's" + f" and {len(other) - 1} more" * (len(other) > 1)
-        unfinished = [path.relative_to(work) for pattern in UNFINISHED for path in _glob(work, pattern)]
-        return f"{unfinished[0]} is left" if unfinished else _open_runs(work)
+        left = [path.relative_to(work) for pattern in UNFINISHED for path in _glob(work, pattern)]
+        return f"{left[0]} is left" if left else _open_runs(work)
 
     def _wait_for_work(self, process: subprocess.Popen[bytes], plan: Plan, work: Path) -> None:
         """Until the stage's work begins, where the plan counts from there."""
