@@ -23,16 +23,27 @@ class Room:
         """Bytes in use."""
         return shutil.disk_usage(self.folder).used
 
-    def limit(self, size: int | None = None) -> None:
-        """Let no more than so many bytes fit; None: as many as at first."""
-        if self.mounted:
-            size = TMPFS_MB * 2**20 if size is None else size
-            subprocess.run(["mount", "-o", f"remount,size={max(size // 1024, 1)}k", self.folder], check=True)
+    def leave(self, size: int) -> None:
+        """Leave room for so many bytes more; what runs there may write while this is done, hence several tries."""
+        for _ in range(20):
+            if not self.mounted or self._remount(self.used() + size):
+                return
+        raise RuntimeError(f"{self.folder}: its size cannot be set")
+
+    def reopen(self) -> None:
+        """Give it all the room that it had at first."""
+        if self.mounted and not self._remount(TMPFS_MB * 2**20):
+            raise RuntimeError(f"{self.folder}: its size cannot be set")
 
     def close(self) -> None:
         """Give the file system back."""
         if self.mounted:
             subprocess.run(["umount", "-l", self.folder], check=True)
+
+    def _remount(self, size: int) -> bool:
+        """False where more than so many bytes are in use already."""
+        options = f"remount,size={max(-(-size // 1024), 1)}k"
+        return subprocess.run(["mount", "-o", options, self.folder], capture_output=True).returncode == 0
 
     def _mount(self, options: str) -> bool:
         command = ["mount", "-t", "tmpfs", "-o", options, "gfm-crash", str(self.folder)]

@@ -108,19 +108,19 @@ class Crash:
         try:
             return self._trial(plan, room)
         finally:
-            room.limit()
+            room.reopen()
             self._free.put(room)
 
     def _trial(self, plan: Plan, room: Room) -> Outcome:
         outcome, work, trial = Outcome(), self._fresh(room), uuid.uuid4().hex
         if not plan.working and plan.kind == "disk":
-            room.limit(room.used() + int(plan.share * self.reference.growth))
+            room.leave(int(plan.share * self.reference.growth))
         process = begin(work, self.stage.name, trial)
         try:
             self._wait_for_work(process, plan, work)
             if plan.kind == "disk":
                 if plan.working:
-                    room.limit(room.used() + int(plan.share * self.reference.growth_working))
+                    room.leave(int(plan.share * self.reference.growth_working))
                 outcome.failure = self._on_full_disk(process, trial, room, outcome)
             else:
                 self._wait(process, plan.share, plan.working)
@@ -130,7 +130,7 @@ class Crash:
             left, outcome.left_s = _left(trial, process)
         finally:
             end(trial, process)
-            room.limit()
+            room.reopen()
         outcome.said = f"{outcome.said} || {last_lines(work)}" if plan.target else last_lines(work)
         if not outcome.failure:
             outcome.failure = f"{left} processes left after {PATIENCE_S:g} s" if left else self._judge(work)
@@ -173,7 +173,7 @@ class Crash:
                 alone = now
             elif now - alone > DVC_ALONE_S:
                 outcome.waited = True
-                room.limit()
+                room.reopen()
             if now - begun > LONGEST_S:
                 outcome.hit = True
                 return f"still running after {LONGEST_S:g} s on the full disk"
