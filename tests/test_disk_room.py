@@ -1,7 +1,8 @@
-"""On a full disk DVC waits without a word: a stage that DVC runs says before it what that means."""
+"""A full disk is said as one, and so is what DVC, which can wait on it without a word, needs after a stage."""
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from gfm.disk_room import DVC_BYTES
 from gfm.dvc_stage import STAGE_VARIABLE
+from gfm.errors import GfmError
+from gfm.output_file import write_whole
 from gfm.output_folder import new_folder
 
 SIZE = 3_000_000
@@ -45,3 +48,14 @@ def test_a_command_that_a_person_runs_says_nothing_of_dvc(
 ) -> None:
     monkeypatch.delenv(STAGE_VARIABLE)
     assert told(0) == ""
+
+
+def test_a_file_on_a_full_disk_asks_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(GfmError, match=r"report\.html: cannot be written \(No space left on device\); make room"):
+        write_whole(tmp_path / "report.html", "")
+    assert list(tmp_path.iterdir()) == []
