@@ -20,7 +20,7 @@ NETWORK = {
 }
 
 
-def make_toy_workspace(folder: Path, *, images: int = 60) -> Path:
+def make_toy_workspace(folder: Path, *, images: int = 30) -> Path:
     """Write raw imagery of so many images a class and a workspace that reads it; returns the workspace's folder."""
     raw = folder / "raw"
     write_images(raw / "land", images, seed=1)
@@ -67,11 +67,11 @@ def parameters() -> dict[str, object]:
         "pretrain": {
             "gfm": {
                 "recipe": "gfm",
-                "epochs": 4,
+                "epochs": 3,
                 "batch_size": 16,
                 "teacher_px": 64,
                 "workers": 1,
-                "checkpoint_steps": 5,
+                "checkpoint_steps": 2,
                 "ema_decay": 0.9,
                 "schedule": {"base_lr": 0.02, "warmup_epochs": 1},
             }

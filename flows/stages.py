@@ -42,6 +42,8 @@ from gpus import one_gpu, takes_gpu
 
 LAST_LINES = 15  # of a failed stage, in the message
 STAGES_FILE = "dvc.yaml"
+LOCK_FILE = "dvc.lock"
+LOCK_WRITTEN_S = 2.0  # more than DVC takes to write it
 RUN_VARIABLE = "GFM_PIPELINE_RUN"  # names the tracking run above the stages; `gfm open-run` prints it
 UP_TO_DATE = re.compile(r"didn't change, skipping|is cached - skipping run|Data and pipelines are up to date")
 # What a second try can mend: a process killed from outside (out of memory, a node that was taken away; trainings go on
@@ -137,7 +139,7 @@ def choose_stages(folder: Path, wanted: list[str] | None) -> list[str]:
     """The stages to run, in the order of dvc.yaml; a group's name stands for all its instances."""
     if not (folder / STAGES_FILE).exists():
         raise PipelineError(f"{folder}: has no {STAGES_FILE}; give the repository or a folder made by `gfm workspace`")
-    known = dvc(folder, "stage", "list", "--name-only").split()
+    known = _known_stages(folder)
     if wanted is None:
         return known
     groups = {stage.partition("@")[0] for stage in known}
@@ -145,6 +147,29 @@ def choose_stages(folder: Path, wanted: list[str] | None) -> list[str]:
         if name not in known and name not in groups:
             raise PipelineError(f"no stage {name} in {folder / STAGES_FILE}; there are {', '.join(known)}")
     return [stage for stage in known if stage in wanted or stage.partition("@")[0] in wanted]
+
+
+def _known_stages(folder: Path) -> list[str]:
+    """The stages as DVC lists them; a dvc.lock over whose writing DVC was killed is set aside for it.
+
+    DVC writes that file in place and refuses to read what a kill leaves of it. Without it the runs are found in its
+    cache, and the file is written again.
+    """
+    listing = ("stage", "list", "--name-only")
+    lock, aside = folder / LOCK_FILE, folder / ".gfm" / f"{LOCK_FILE}.cut-off"
+    try:
+        return dvc(folder, *listing).split()
+    except PipelineError as error:
+        # A conflict of git's is for a person to solve.
+        if LOCK_FILE not in str(error) or not lock.is_file() or b"<<<<<<<" in lock.read_bytes():
+            raise
+    found = lock.read_bytes()
+    time.sleep(LOCK_WRITTEN_S)
+    if found == lock.read_bytes():  # else another DVC is writing it at this moment
+        aside.parent.mkdir(exist_ok=True)
+        lock.replace(aside)
+        log().warning("%s was cut off, by a kill or a full disk: set aside as %s; DVC writes it again", lock, aside)
+    return dvc(folder, *listing).split()
 
 
 def dvc(folder: Path, *arguments: str) -> str:

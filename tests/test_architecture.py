@@ -23,6 +23,7 @@ FOUNDATION = {
     "compute",
     "lightning_progress",
     "dvc_stage",
+    "disk_room",
     "raw_imagery",
 }
 MIDDLE = {"models", "imagery", "tracking"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -97,6 +98,26 @@ def test_an_error_of_many_lines_still_reaches_the_terminal_as_one(
 
     monkeypatch.setattr("gfm.cli.data.load_params", fail)
     assert run(capsys, monkeypatch, "check")[2] == "gfm: first second\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "models/encoders/.gfm.new/run.json"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),  # of safetensors
+    ],
+)
+def test_a_full_disk_is_one_line_that_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("gfm.cli.data.load_params", fail)
+    code, _, err = run(capsys, monkeypatch, "check")
+    assert code == 2
+    assert "No space left on device" in err and err.endswith("; make room and run the same command again\n")
+    assert err.count("\n") == 1
 
 
 def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

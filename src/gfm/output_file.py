@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gfm.disk_room import is_full_disk
 from gfm.errors import GfmError
 
 
@@ -28,4 +29,5 @@ def write_whole(path: Path, text: str) -> None:
             unfinished.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise GfmError(f"{path}: cannot be written ({error.strerror}); give another place") from None
+        fix = "make room" if is_full_disk(error) else "give another place"
+        raise GfmError(f"{path}: cannot be written ({error.strerror}); {fix}") from None

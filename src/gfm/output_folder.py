@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gfm.disk_room import say_if_dvc_lacks_room
 from gfm.errors import GfmError
 
 LOCKS = Path(".gfm/locks")
@@ -50,6 +51,7 @@ def new_folder(final: Path) -> Iterator[Path]:
             final.replace(previous)
         unfinished.replace(final)
         shutil.rmtree(previous, ignore_errors=True)
+        say_if_dvc_lacks_room(final)
 
 
 @contextmanager

@@ -27,6 +27,28 @@ def test_a_stage_reports_whether_it_ran(workspace: Path, flow_module: Load) -> N
     assert stages.reproduce.fn("one", str(workspace), force=True).state == "ran"
 
 
+@pytest.mark.parametrize("left", [0, 40, 200])
+def test_a_dvc_lock_that_a_kill_cut_off_does_not_stop_the_next_flow(
+    workspace: Path, flow_module: Load, left: int
+) -> None:
+    stages = flow_module("stages")
+    stages.reproduce.fn("one", str(workspace))
+    lock = workspace / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[:left])
+    assert "one" in stages.choose_stages(workspace, None)
+    stages.reproduce.fn("one", str(workspace))
+    assert lock.read_bytes() == whole
+
+
+def test_a_dvc_lock_in_conflict_is_left_to_the_person_who_merges(workspace: Path, flow_module: Load) -> None:
+    stages, lock = flow_module("stages"), workspace / "dvc.lock"
+    lock.write_text("<<<<<<< ours\nschema: '2.0'\n=======\n>>>>>>> theirs\n", encoding="utf-8")
+    with pytest.raises(stages.PipelineError, match=r"dvc\.lock"):
+        stages.choose_stages(workspace, None)
+    assert lock.exists()
+
+
 @pytest.mark.parametrize(
     ("step", "again"),
     [

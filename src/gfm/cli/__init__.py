@@ -8,10 +8,11 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from gfm.cli import data, models, registry, results  # noqa: F401  (each registers its commands)
 from gfm.cli.app import app
+from gfm.disk_room import is_full_disk
 from gfm.dvc_stage import stop_with_dvc
 from gfm.errors import GfmError
 from gfm.redaction import redact
@@ -40,5 +41,13 @@ def main() -> None:
             sys.exit(128 + signal.SIGTERM)
         raise
     except GfmError as error:
-        print(f"gfm: {redact(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(2)
+        _stop_with(str(error))
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        _stop_with(f"{error}; make room and run the same command again")
+
+
+def _stop_with(reason: str) -> NoReturn:
+    print(f"gfm: {redact(' '.join(reason.split()))}", file=sys.stderr)
+    sys.exit(2)

@@ -19,6 +19,7 @@ from gfm.errors import GfmError
 from gfm.lightning_progress import LightningProgress, quiet_lightning
 from gfm.output_file import write_whole
 from gfm.pretraining.between_steps import BetweenSteps, EpochRows, processes_agree
+from gfm.pretraining.checkpoint_io import InPlaceCheckpoints
 from gfm.pretraining.data import StepBatches
 from gfm.progress import say
 
@@ -75,6 +76,7 @@ def make_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
+        plugins=[InPlaceCheckpoints()],
         **settings,
     )
 
