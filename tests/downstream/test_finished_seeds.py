@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import pytest
 import yaml
 
 from gfm.downstream import seeds
+from gfm.downstream.finished_seeds import FinishedSeeds, write_result
+from gfm.downstream.result import SeedResult
 from gfm.errors import GfmError
+from gfm.tracking.carbon import Energy
 
 RESULT = Path("models/tasks/buildings/teacher")
 KEPT = Path(".gfm/finetune/buildings/teacher")
@@ -20,7 +24,6 @@ KILLED_IN_THE_SECOND = """
 import os, signal, sys
 import torch
 from gfm.downstream import seeds
-from gfm.errors import GfmError
 torch.set_num_threads(1)
 sys.modules["codecarbon"] = None
 learn = seeds.learn
@@ -147,10 +150,67 @@ def test_other_data_begin_anew(stopped, trained, drawing):
     assert trained == [0, 3]
 
 
-def test_a_kept_file_that_is_not_whole_is_made_again(stopped, trained):
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Seed 0, finished."""
+    monkeypatch.chdir(tmp_path)
+    finished = FinishedSeeds("buildings", "teacher", "these settings")
+    result = SeedResult(0, 1, {"iou": 0.4}, {"iou": 0.5}, [], 8, 10, 10, {})
+    with finished.place(0) as folder:
+        (folder / "seed-0.safetensors").write_bytes(b"weights")
+        write_result(folder, result, Energy(None, None, 1.0, "not measured", "none", "FRA", None))
+    assert finished.read(0)[0] == result
+    return finished
+
+
+def replaced(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "seed-0.safetensors").write_bytes(b"weight"),
+        lambda folder: (folder / "seed-0.safetensors").unlink(),
+        lambda folder: (folder / "more").mkdir(),
+        lambda folder: replaced(folder / "result.json", "0.5", "0.9"),
+        lambda folder: replaced(folder / "result.json", "{", ""),
+        lambda folder: ((folder / "result.json").unlink(), (folder / "result.json").mkdir()),
+        lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+    ],
+)
+def test_what_is_no_longer_as_it_was_written_is_made_again(kept, spoil):
+    spoil(kept.folder / "seed-0")
+    assert kept.read(0) is None
+    with kept.place(0) as folder:
+        (folder / "seed-0.safetensors").write_bytes(b"again")
+    assert (kept.folder / "seed-0/seed-0.safetensors").read_bytes() == b"again"
+
+
+def test_a_seed_under_another_ones_name_is_not_believed(kept):
+    shutil.copytree(kept.folder / "seed-0", kept.folder / "seed-1")
+    assert kept.read(1) is None
+
+
+def test_rubbish_beside_it_is_removed(kept):
+    (KEPT / "rubbish").write_text("")
+    (kept.folder / "run.json").mkdir()
+    again = FinishedSeeds("buildings", "teacher", "these settings")
+    assert again.run_id is None and again.read(0) is not None
+    again.run_id = "r1"
+    assert again.run_id == "r1" and [path.name for path in KEPT.iterdir()] == [kept.folder.name]
+    again.forget()
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text("")
+    assert FinishedSeeds("buildings", "teacher", "these settings").read(0) is None
+
+
+def test_an_encoder_with_other_wavelengths_begins_anew(stopped, trained):
     workplace = stopped()
-    (path,) = KEPT.glob("*/seed-0/seed-0.safetensors")
-    path.write_bytes(path.read_bytes()[:-20])
+    card = Path("models/encoders/teacher/config.json")
+    config = json.loads(card.read_text())
+    config["gfm"]["wavelengths_um"] = [0.49, 0.56, 0.665]
+    card.write_text(json.dumps(config))
     assert workplace.gfm("finetune", "buildings", "teacher")[0] == 0
     assert trained == [0, 3]
 

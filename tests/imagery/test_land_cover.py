@@ -167,7 +167,7 @@ def test_a_value_without_a_name_is_an_error_that_names_it_and_the_file_only_wher
     [
         (np.zeros((3, 8, 8)), {}, r"m\.tif: has 3 bands of uint8; a map of classes is one band"),
         (np.zeros((8, 8)), {"dtype": np.float32}, r"m\.tif: has 1 band of float32"),
-        (np.zeros((8, 8)), {"crs": None}, r"m\.tif: has no coordinate system; give it one"),
+        (np.zeros((8, 8)), {"crs": None}, r"m\.tif: does not say where it lies; give it a coordinate system"),
         (np.zeros((8, 8)), {"crs": 'LOCAL_CS["site"]'}, r"m\.tif: its coordinate system gives no longitude"),
     ],
 )

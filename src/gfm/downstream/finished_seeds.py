@@ -30,23 +30,27 @@ class FinishedSeeds:
 
     def __init__(self, task_name: str, model_name: str, *known: str) -> None:
         above = finished_seeds(task_name, model_name)
+        if above.exists() and not above.is_dir():
+            above.unlink()
         self.folder = above / xxhash.xxh3_128_hexdigest("/".join(known).encode())
         for other in above.glob("*"):
-            if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
+            if other != self.folder or not other.is_dir():
+                _remove(other)
 
     @property
     def run_id(self) -> str | None:
         """The run that trained them; None where none was recorded."""
         try:
             found = json.loads((self.folder / RUN).read_text(encoding="utf-8"))["run_id"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return str(found) if found else None
 
     @run_id.setter
     def run_id(self, run_id: str | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / RUN).is_dir():
+            _remove(self.folder / RUN)
         (self.folder / RUN).write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
 
     def read(self, seed: int) -> tuple[SeedResult, Energy] | None:
@@ -54,12 +58,13 @@ class FinishedSeeds:
         folder = self._of(seed)
         try:
             kept: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            if kept["files"] != _digests(folder):
+            if kept.pop("digest") != _digest(kept) or kept["files"] != _digests(folder):
                 return None
             result = kept["result"]
             reference = result["reference"] and Reference(**result["reference"])
-            return SeedResult(**{**result, "reference": reference}), Energy(**kept["energy"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            found = SeedResult(**{**result, "reference": reference})
+            return (found, Energy(**kept["energy"])) if found.seed == seed else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     @contextmanager
@@ -67,10 +72,10 @@ class FinishedSeeds:
         """An empty folder for a seed's files; when the block ends without an error they are there to stay."""
         final = self._of(seed)
         unfinished = final.with_name(f".{final.name}.new")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove(unfinished)
         unfinished.mkdir(parents=True)
         yield unfinished
-        shutil.rmtree(final, ignore_errors=True)  # one that `read` did not believe
+        _remove(final)  # one that `read` did not believe
         unfinished.replace(final)
 
     def give_to(self, folder: Path, seeds: Sequence[int]) -> None:
@@ -90,9 +95,20 @@ class FinishedSeeds:
 
 def write_result(folder: Path, result: SeedResult, energy: Energy) -> None:
     """Say in a seed's folder, after its other files, what it gave."""
-    kept = {"result": asdict(result), "energy": energy.as_dict(), "files": _digests(folder)}
-    (folder / RESULT).write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    kept: dict[str, Any] = {"result": asdict(result), "energy": energy.as_dict(), "files": _digests(folder)}
+    (folder / RESULT).write_text(json.dumps(kept | {"digest": _digest(kept)}) + "\n", encoding="utf-8")
 
 
 def _digests(folder: Path) -> dict[str, str | None]:
     return {path.name: content_hash(path) for path in sorted(folder.iterdir()) if path.name != RESULT}
+
+
+def _digest(kept: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(kept, sort_keys=True).encode())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -67,7 +67,8 @@ def read_map(path: Path) -> Map:
             raise ImageError(path, f"has {dataset.count} band{'' if dataset.count == 1 else 's'} of {kinds}", fix)
         bounds = raster_bounds(dataset)
     if bounds is None:
-        raise ImageError(path, "has no coordinate system", "give it one (gdal_edit -a_srs)")
+        fix = "give it a coordinate system and pixels of some size (gdal_edit -a_srs, -a_ullr)"
+        raise ImageError(path, "does not say where it lies", fix)
     return Map(path, bounds)
 
 

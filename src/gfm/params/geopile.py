@@ -193,7 +193,9 @@ class LandCover(Section):
     include: list[str] = []  # glob patterns under root; empty: every .tif and .tiff
     # what each stored value means; values of the same name are one class
     classes: dict[int, Annotated[str, Field(pattern=r"\S")]] = Field(min_length=1)
-    nodata: int = 0  # the stored value that means nothing; that which a file itself declares does so too
+    nodata: int = (
+        0  # the stored value that means nothing; what a file itself calls so does too, unless it is a class here
+    )
 
     @property
     def names(self) -> list[str]:
