@@ -205,16 +205,6 @@ def test_rubbish_beside_it_is_removed(kept):
     assert FinishedSeeds("buildings", "teacher", "these settings").read(0) is None
 
 
-def test_an_encoder_with_other_wavelengths_begins_anew(stopped, trained):
-    workplace = stopped()
-    card = Path("models/encoders/teacher/config.json")
-    config = json.loads(card.read_text())
-    config["gfm"]["wavelengths_um"] = [0.49, 0.56, 0.665]
-    card.write_text(json.dumps(config))
-    assert workplace.gfm("finetune", "buildings", "teacher")[0] == 0
-    assert trained == [0, 3]
-
-
 def test_it_goes_on_in_its_own_run(stopped):
     from gfm.tracking.store import import_mlflow
 

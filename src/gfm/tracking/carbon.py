@@ -251,7 +251,7 @@ def total(parts: Sequence[Energy]) -> Energy:
         kwh=kwh,
         kg_co2eq=kg,
         seconds=seconds,
-        method=f"sum of {len(parts)} parts, each by {methods}",
+        method=methods,
         power_source=sources.pop() if len(sources) == 1 else "partly measured",
         intensity_kg_per_kwh=kg / kwh if kwh else first.intensity_kg_per_kwh,
     )

@@ -96,7 +96,7 @@ def _masks(workplace: Any, drawing: Any) -> dict[str, Any]:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The models that `gfm finetune` saved, as they were in memory."""
-    from gfm.downstream import adapted, finetune
+    from gfm.downstream import adapted, seeds
 
     found: list[Any] = []
 
@@ -104,5 +104,5 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(model)
         adapted.save_adapted(folder, model, *others, **more)
 
-    monkeypatch.setattr(finetune, "save_adapted", keep)
+    monkeypatch.setattr(seeds, "save_adapted", keep)
     return found

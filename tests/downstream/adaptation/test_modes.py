@@ -177,7 +177,7 @@ def test_the_recorded_run_says_how_the_model_was_adapted(task, monkeypatch):
         def tags(self, values):
             self.found.update(values)
 
-    monkeypatch.setattr("gfm.downstream.finetune.child_run", lambda *_: nullcontext(Recording()))
+    monkeypatch.setattr("gfm.downstream.finetune.child_run", lambda *_, **__: nullcontext(Recording()))
     run = _run(_finetuned(task("classification", mode="lora")))
     assert Recording.found["mode"] == "lora"
     for name in ("parameters", "trained_parameters", "trained_share"):
