@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfm.params import LocalFile, ParameterError, Params, load, rebase
+from gfm.params.remarks import remarks
 
 ROOT = Path(__file__).parents[1]
 SHARES = {"val_share": 0.2, "test_share": 0.3}
@@ -374,3 +375,19 @@ def test_weights_cannot_come_in_through_a_networks_arguments(tmp_path: Path) -> 
 def test_statistics_of_8_bit_values_are_refused(tmp_path: Path) -> None:
     raw = changed("student/normalisation/mean", [123, 116, 103])
     assert message(tmp_path, raw).startswith("student.normalisation.mean.0 = 123: must be less than or equal to 1")
+
+
+@pytest.mark.parametrize(
+    ("run", "models", "told"),
+    [
+        ({"batch_size": 32}, ["teacher", "gfm"], ["pretrain.gfm.schedule.base_lr = 0.0002, the published rate"]),
+        ({"batch_size": 512}, ["teacher", "gfm"], []),
+        ({"batch_size": 32, "schedule": {"base_lr": 1e-2}}, ["teacher", "gfm"], []),
+        ({"batch_size": 512}, ["teacher"], ["pretrain.gfm is not among models: it is pretrained and never scored"]),
+    ],
+)
+def test_what_is_rarely_meant_is_noted(run: dict[str, Any], models: list[str], told: list[str]) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    raw["pretrain"] = {"gfm": {"recipe": "gfm", "teacher_px": raw["pretrain"]["gfm"].get("teacher_px")} | run}
+    noted = remarks(Params.model_validate(raw | {"models": models}))
+    assert len(noted) == len(told) and all(line.startswith(start) for line, start in zip(noted, told, strict=True))

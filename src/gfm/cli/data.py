@@ -23,6 +23,7 @@ def check(params: ParamsFile = DEFAULT) -> None:
     """Check the parameter file and say what it describes."""
     from gfm.downstream.requirements import check_requirements
     from gfm.geopile.first_files import check_first_files
+    from gfm.params.remarks import remarks
     from gfm.progress import counted
     from gfm.raw_imagery import check_imagery
     from gfm.workspace import check_tracked
@@ -30,20 +31,20 @@ def check(params: ParamsFile = DEFAULT) -> None:
     loaded = load_params(params)
     check_tracked(params, loaded)
     check_requirements(loaded)
-    remarks = [check_imagery(loaded, params.parent)]
-    if not remarks[0]:
-        remarks += check_first_files(loaded, params.parent / loaded.paths.raw)
+    imagery = check_imagery(loaded, params.parent)
+    notes = remarks(loaded)
+    notes += [imagery] if imagery else check_first_files(loaded, params.parent / loaded.paths.raw)
     from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
 
-    remarks += check_networks(loaded, params.parent)
+    notes += check_networks(loaded, params.parent)
     published = f"{counted(len(loaded.encoders), 'published encoder')}, " if loaded.encoders else ""
     print(
         f"{params}: {counted(len(loaded.geopile.sources), 'source')}, "
         f"{published}{counted(len(loaded.pretrain), 'pretraining')}, "
         f"{counted(len(loaded.tasks), 'task')} x {counted(len(loaded.models), 'model')}"
     )
-    for remark in filter(None, remarks):
-        print(f"note: {remark}")
+    for note in notes:
+        print(f"note: {note}")
 
 
 @app.command()
