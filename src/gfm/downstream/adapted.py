@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +19,7 @@ from gfm.layout import encoder_folder
 from gfm.models.encoder import load_encoder
 from gfm.models.encoder_file import WEIGHTS
 from gfm.params import Finetune
+from gfm.tracking.provenance import content_hash
 
 KEY = "gfm"  # of the file's metadata
 
@@ -37,7 +37,7 @@ def save_adapted(folder: Path, model: TaskModel, adaptation: Adaptation, *, kind
         "spec": asdict(model.spec),
         "finetune": {"mode": mode} | ({} if section is None else {mode: section.model_dump(mode="json")}),
         "encoder": encoder,
-        "encoder_digest": _digest(encoder_folder(encoder)),
+        "encoder_digest": content_hash(encoder_folder(encoder) / WEIGHTS),  # None: drawn from the seed
         "seed": seed,
         "files": list(files),
     }
@@ -60,7 +60,7 @@ def load_adapted(folder: Path, seed: int, encoder: Path | None = None) -> TaskMo
     about = _about(path)
     settings = Finetune.model_validate(about["finetune"])
     base = encoder or encoder_folder(about["encoder"])
-    if settings.mode != "full" and _digest(base) != about["encoder_digest"]:
+    if settings.mode != "full" and content_hash(base / WEIGHTS) != about["encoder_digest"]:
         raise WeightsError(f"{path}: made around other weights than {base / WEIGHTS} holds; run `gfm finetune` again")
     spec = TaskSpec(**{**about["spec"], "classes": tuple(about["spec"]["classes"])})
     side = spec.encoder_px or spec.image_px
@@ -77,12 +77,6 @@ def load_adapted(folder: Path, seed: int, encoder: Path | None = None) -> TaskMo
 
 def _file(folder: Path, seed: int, suffix: str) -> Path:
     return folder / f"seed-{seed}{suffix}.safetensors"
-
-
-def _digest(folder: Path) -> str | None:
-    """Of the encoder's weights; None where it is drawn from the seed."""
-    path = folder / WEIGHTS
-    return xxhash.xxh3_128_hexdigest(path.read_bytes()) if path.exists() else None
 
 
 def _about(path: Path) -> dict[str, Any]:

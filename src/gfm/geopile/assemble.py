@@ -9,7 +9,6 @@ results are taken in order, the bytes depend neither on the number of processes 
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gfm.disk_room import is_full_disk
 from gfm.errors import GfmError
 from gfm.geopile.cache import Cache
 from gfm.geopile.catalogue import Catalogue, read_catalogue
@@ -43,7 +43,6 @@ FEW_BYTES = 256e6
 RETURNED = "returned/"  # shards of images that only a collection without some source holds
 
 _ROWS_A_GROUP = 16384
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def assemble(params: Params) -> None:
@@ -99,7 +98,7 @@ def _full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full_disk(error):
             raise
         raise GfmError(
             f"{error.filename or COLLECTION}: {(error.strerror or 'no space left').lower()}; make room and run "
