@@ -90,7 +90,7 @@ class ManifestWriter:
         images, places, covers = zip(*rows, strict=True)
         bounds = [image.bounds for image in images]
         columns: dict[str, Sequence[Any]] = {
-            **{name: [getattr(image, name) for image in images] for name in SCHEMA.names if name in Row.__slots__},
+            **{name: [getattr(image, name) for image in images] for name in SCHEMA.names if name in Row._fields},
             **dict(zip(Place._fields, zip(*places, strict=True), strict=True)),
             **{side: [one and getattr(one, side) for one in bounds] for side in Bounds._fields},
             "licence": [self.licences[image.source] for image in images],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 import cv2
 
@@ -90,8 +92,9 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
         def pooled(
             function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int] = nothing, /
         ) -> Iterator[Result]:
+            pickled = pickle.dumps(function)  # once: the parameters are in it
             try:
-                yield from in_order(lambda item: pool.submit(function, item), items, size, IN_FLIGHT * workers)
+                yield from in_order(lambda item: pool.submit(_call, pickled, item), items, size, IN_FLIGHT * workers)
             except BrokenProcessPool:
                 fix = "most likely for lack of memory; lower geopile.workers"
                 raise GfmError(f"a worker process was killed, {fix}") from None
@@ -116,6 +119,17 @@ def in_order(
     finally:
         for future, _ in waiting:
             future.cancel()
+
+
+def _call(pickled: bytes, item: Item) -> Any:
+    """In a worker: the function of a map, which was pickled once for all items."""
+    return _unpickled(pickled)(item)
+
+
+@lru_cache(maxsize=1)
+def _unpickled(pickled: bytes) -> Callable[[Any], Any]:
+    function: Callable[[Any], Any] = pickle.loads(pickled)  # noqa: S301 - from the process that started this one
+    return function
 
 
 @contextmanager

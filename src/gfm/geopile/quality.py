@@ -25,8 +25,7 @@ BLURRED = "blurred"
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-_LEVELS = np.arange(256, dtype=np.int64)
-_SQUARES = _LEVELS**2
+_POWERS = np.stack([np.arange(256, dtype=np.int64) ** power for power in range(3)])
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # the pixels that the Laplacian's kernel looks at
 
 
@@ -38,18 +37,20 @@ class Measures(NamedTuple):
     sharpness: float  # variance of the Laplacian, 0-1,040,400
 
 
-def measure(image: Image, nodata: Mask) -> Measures:
-    """Measure the grey of a uint8 (H, W, C) image where it is not nodata.
+def measure(image: Image, nodata: Mask | None) -> Measures:
+    """Measure the grey of a uint8 (H, W, C) image where it is not nodata (None: all of it).
 
     The Laplacian is that of four neighbours, (0 1 0; 1 -4 1; 0 1 0), taken where all five pixels are inside the image
     and valid, so that neither its border nor the edge of nodata counts as sharp. It is of the pixels as they are: it
     grows with contrast and noise and shrinks with compression, so that it compares images of one sensor best.
     """
     levels = grey(image)
-    missing = nodata.view(np.uint8) if nodata.any() else None
+    missing = None if nodata is None or not nodata.any() else nodata.view(np.uint8)
     valid = None if missing is None else 1 - missing
     counts = cv2.calcHist([levels], [0], valid, [256], [0, 256]).ravel().astype(np.int64)
-    return Measures(_entropy_bits(counts), _contrast(counts), _sharpness(levels, missing))
+    number, total, squares = (_POWERS @ counts).tolist()
+    contrast = round(math.sqrt(_variance(number, total, squares)), 4)
+    return Measures(_entropy_bits(counts, number), contrast, _sharpness(levels, missing))
 
 
 def verdict(row: Row, quality: Quality) -> str | None:
@@ -69,23 +70,17 @@ def verdict(row: Row, quality: Quality) -> str | None:
     return None
 
 
-def _entropy_bits(counts: np.ndarray[Any, Any]) -> float:
-    total = counts.sum()
-    if not total:
+def _entropy_bits(counts: np.ndarray[Any, Any], number: int) -> float:
+    if not number:
         return 0.0
-    shares = counts[counts > 0] / total
+    shares = counts[counts > 0] / number
     return round(float(-(shares * np.log2(shares)).sum()) + 0.0, 4)
-
-
-def _contrast(counts: np.ndarray[Any, Any]) -> float:
-    number, total, squares = int(counts.sum()), int(counts @ _LEVELS), int(counts @ _SQUARES)
-    return round(math.sqrt(_variance(number, total, squares)), 4)
 
 
 def _sharpness(levels: Image, missing: Image | None) -> float:
     if min(levels.shape) < 3:
         return 0.0
-    edges = cv2.Laplacian(levels, cv2.CV_16S, ksize=1)[1:-1, 1:-1]
+    edges = _laplacian(levels)
     number = edges.size
     if missing is not None:
         beside = cv2.dilate(missing, _CROSS)[1:-1, 1:-1]
@@ -93,6 +88,18 @@ def _sharpness(levels: Image, missing: Image | None) -> float:
         edges = np.where(beside, np.int16(0), edges)
     # Both sums are whole numbers below 2**53; rounding takes back what a root squared again may be off.
     return round(_variance(number, round(cv2.sumElems(edges)[0]), round(cv2.norm(edges, cv2.NORM_L2SQR))), 4)
+
+
+def _laplacian(levels: Image) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Of all pixels but the border's, (H - 2, W - 2): two thirds of OpenCV's time, as one line after another."""
+    height, width = levels.shape
+    line = levels.astype(np.int16).ravel()
+    end = len(line) - width
+    edges = line[: end - width] + line[2 * width :]
+    edges += line[width - 1 : end - 1]
+    edges += line[width + 1 : end + 1]
+    edges -= line[width:end] << 2
+    return edges.reshape(height - 2, width)[:, 1:-1]
 
 
 def _variance(number: int, total: int, squares: int) -> float:

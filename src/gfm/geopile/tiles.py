@@ -161,7 +161,7 @@ def _tiles(params: Params, job: Job) -> Iterator[Tile]:
 def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
     source = params.geopile.sources[job.source]
     image = to_uint8(tile.pixels, source.imagery, source.stored_bands(params.geopile.bands))
-    nodata = nodata_mask(tile.pixels, tile.nodata)
+    nodata = None if tile.nodata is None else nodata_mask(tile.pixels, tile.nodata)
     height, width = fitted_size(image.shape[0], image.shape[1], params.geopile.store_px)
     if tile.bounds:
         place = ground_block(tile.bounds, params.splits.block_km)
@@ -182,7 +182,7 @@ def _row(params: Params, job: Job, tile: Tile, file: str) -> Row:
         crs=tile.crs,
         date=tile.date,
         **measure(levels, nodata)._asdict(),
-        nodata_share=_share(nodata),
+        nodata_share=0.0 if nodata is None else _share(nodata),
         cloud_share=None if tile.cloud is None else _share(tile.cloud),
         pixel_hash=pixel_hash(image),
         dhash=dhash(levels),

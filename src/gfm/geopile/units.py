@@ -164,7 +164,7 @@ def _declared(params: Params, name: str) -> str:
     source = params.geopile.sources[name].model_dump(exclude=_OF_NO_MATTER)
     geopile = params.geopile.model_dump(exclude=_JUDGED_LATER)
     decoders = [version(library) for library in _DECODERS]
-    return json.dumps([FORMAT, decoders, list(Row.__slots__), name, source, geopile])
+    return json.dumps([FORMAT, decoders, list(Row._fields), name, source, geopile])
 
 
 def _size(stamp: Stamp) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from gfm.imagery.planes import planes_of
+
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
 _LEVEL = 1  # 2 and 3 take longer and gain nothing
@@ -33,7 +35,7 @@ def encode_bands(image: Image) -> bytes:
     codec = Codec("zstd", _LEVEL)
     differences = image.copy()
     differences[:, 1:] -= image[:, :-1]
-    strips = [codec.compress(np.ascontiguousarray(differences[..., band]), asbytes=True) for band in range(bands)]
+    strips = [codec.compress(plane, asbytes=True) for plane in planes_of(differences)]
     sizes = [len(strip) for strip in strips]
     tags: dict[int, tuple[tuple[int, str], list[int]]] = {
         _WIDTH: (_LONG, [width]),

@@ -88,39 +88,30 @@ _WAYS = (slice(None), slice(None, None, -1))
 def _grid(image_grey: Image, rows: int, columns: int) -> Grid:
     """Mean grey of each of rows x columns equal cells (area resize), rounded half up: int64 (rows, columns).
 
-    Products of whole numbers below 2**53 are exact in float64, which is what makes the matrix product fast and exact.
+    Sums over cells are differences of the summed-area table (Crow, 1984) between their corners; a corner inside a pixel
+    lies between four entries, weighted by where (its shares are whole numbers in units of 1/rows and 1/columns).
     """
     height, width = image_grey.shape
-    sums = _lines_added(image_grey, rows).astype(np.float64) @ _shares(width, columns).T
+    exact = cv2.CV_32S if height * width < 2**31 // 255 else cv2.CV_64F
+    table = cv2.integral(image_grey, sdepth=exact)
+    (lines, down), (pixels, right) = _edges(height, rows), _edges(width, columns)
+    above = down @ table[lines[:, None], pixels].astype(np.int64) @ right.T
+    bands = above[1:] - above[:-1]
+    sums = bands[:, 1:] - bands[:, :-1]
     area = height * width
-    mean: Grid = (2 * sums.astype(np.int64) + area) // (2 * area)
+    mean: Grid = (2 * sums + area) // (2 * area)
     return mean
 
 
-def _lines_added(image_grey: Image, rows: int) -> Grid:
-    """The lines of each of `rows` equal bands added up, in units of 1/rows of a line: int64 (rows, W)."""
-    height = len(image_grey)
-    edges = np.arange(rows + 1) * height  # in these units
-    first, last = edges[:-1] // rows, -(-edges[1:] // rows)
-    # OpenCV adds up bytes four times as fast as a product of matrices, which are of floats.
-    bands = [image_grey[begin:end] for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
-    whole = [cv2.reduce(band, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for band in bands]
-    added: Grid = rows * np.concatenate(whole).astype(np.int64)
-    if height % rows:  # a line that two bands share
-        above, below = edges[:-1] - first * rows, last * rows - edges[1:]
-        added -= above[:, None] * image_grey[first].astype(np.int64)
-        added -= below[:, None] * image_grey[last - 1].astype(np.int64)
-    return added
-
-
 @lru_cache(maxsize=64)
-def _shares(length: int, cells: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(cells, length): how much of each pixel lies in each cell, in units of 1/cells of a pixel (whole numbers)."""
-    starts = np.arange(length) * cells
-    edges = np.arange(cells)[:, None] * length
-    overlap = np.minimum(starts + cells, edges + length) - np.maximum(starts, edges)
-    shares: np.ndarray[Any, np.dtype[np.float64]] = np.clip(overlap, 0, None).astype(np.float64)
-    return shares
+def _edges(length: int, cells: int) -> tuple[Grid, Grid]:
+    """The entries beside the edges of `cells` equal cells of `length` pixels, and their shares in units of 1/cells.
+
+    (2 (cells + 1),) entries, and (cells + 1, 2 (cells + 1)) shares of each of them in each edge.
+    """
+    before, share = np.divmod(np.arange(cells + 1) * length, cells)
+    entries = np.concatenate([before, np.minimum(before + 1, length)])
+    return entries, np.concatenate([np.diag(cells - share), np.diag(share)], axis=1)
 
 
 def _bits(grid: Grid) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from gfm.errors import DataError, GfmError
 from gfm.imagery.pictures import PictureError, decode_jpeg, decode_png, is_jpeg, is_png
+from gfm.imagery.planes import interleaved
 from gfm.params import Imagery
 
 # MB of blocks that GDAL keeps; its own choice is 5 % of the machine's memory, in every process.
@@ -89,7 +90,7 @@ def decode_picture(data: bytes, imagery: Imagery, path: Path) -> Array:
             pixels = decode_png(data, MAX_PIXELS)
     except PictureError as error:
         raise ImageError(path, error.reason, error.fix) from None
-    _check_declared(path, pixels.shape[2], str(pixels.dtype), imagery)
+    _check_declared(path, pixels.shape[2], pixels.dtype, imagery)
     return pixels
 
 
@@ -186,14 +187,6 @@ def read_window(dataset: Any, imagery: Imagery, window: Any = None) -> Array:
     """
     pixels = interleaved(dataset.read(window=window))
     check_finite(Path(dataset.name), pixels, imagery)
-    return pixels
-
-
-def interleaved(planes: Array) -> Array:
-    """(C, H, W) -> (H, W, C), C-contiguous; six times as fast as `ascontiguousarray(moveaxis(planes, 0, -1))`."""
-    pixels = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
-    for band, plane in enumerate(planes):
-        pixels[..., band] = plane
     return pixels
 
 
@@ -362,7 +355,7 @@ def _level(overview: int | None) -> dict[str, int]:
     return {} if overview is None else {"overview_level": overview}
 
 
-def _check_declared(path: Path, count: int, dtype: str, imagery: Imagery) -> None:
+def _check_declared(path: Path, count: int, dtype: np.dtype[Any] | str, imagery: Imagery) -> None:
     if count != len(imagery.bands):
         names = ", ".join(imagery.bands)
         fix = "declare its bands in imagery.bands, or convert the file"

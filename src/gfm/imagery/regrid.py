@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from gfm.imagery.footprint import raster_bounds
-from gfm.imagery.raster import Array, ImageError, interleaved, reading
+from gfm.imagery.planes import interleaved
+from gfm.imagery.raster import Array, ImageError, reading
 
 _ROUNDING = 1e-3  # pixels; edges that differ by less lie on each other
 _EDGE = 0.2  # of a new pixel: how far inside the scene a pixel's centre must lie to be filled surely
