@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pydantic import ValidationError
 
+from gfm.geopile import quality
 from gfm.geopile.assemble import assemble
 from gfm.geopile.quality import measure, verdict
 from gfm.geopile.row import Row
@@ -77,6 +78,15 @@ def test_a_large_sharp_image_is_summed_exactly() -> None:
     number, total, squares = edges.size, int(edges.sum()), int((edges**2).sum())
     expected = round((number * squares - total**2) / number**2, 4)
     assert measure(image, alone(image)).sharpness == expected
+
+
+def test_nodata_of_a_large_image_counts_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image, nodata = rng.integers(0, 256, (60, 40, 1), dtype=np.uint8), rng.random((60, 40)) < 0.05
+    whole = measure(image, nodata)
+    monkeypatch.setattr(quality, "_BLOCK_PX", 120)  # three lines at once
+    assert measure(image, nodata) == whole
+    assert measure(image, None) == measure(image, alone(image)) != whole
 
 
 def test_blur_takes_sharpness_and_a_brighter_image_keeps_both(picture: Callable[..., Pixels]) -> None:

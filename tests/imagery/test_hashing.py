@@ -7,10 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfm.imagery import hashing
 from gfm.imagery.hashing import dhash, dihedral_dhashes, file_hash, hamming, pixel_hash
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
@@ -46,6 +48,22 @@ def test_hamming_is_a_distance(a: int, b: int, c: int) -> None:
 def test_looks_are_the_same_on_every_machine() -> None:
     ramp = np.add.outer(np.arange(90), -2 * np.arange(100)).astype(np.uint8)[..., None].repeat(3, axis=2)
     assert (dhash(ramp), pixel_hash(ramp)) == ("8080c0c060603030", "3d0c82384c2355923c2e86f39847297c")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_looks_compare_the_exact_means_of_equal_cells_however_large_an_image_is(
+    height: int, width: int, seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8)
+    cut = image[..., 0].astype(int).repeat(8, axis=0).repeat(9, axis=1)  # so that no cell divides a pixel
+    cells = cut.reshape(8, height, 9, width).mean(axis=(1, 3))
+    means = np.floor(cells + 0.5)
+    expected = np.packbits(means[:, 1:] > means[:, :-1]).tobytes().hex()
+    with pytest.MonkeyPatch.context() as patch:
+        for most in (1, 100, 1 << 20):  # pixels of a table
+            patch.setattr(hashing, "_TABLE_PX", most)
+            assert dhash(image) == expected
 
 
 def test_a_compressed_copy_looks_the_same_and_another_picture_does_not() -> None:

@@ -26,6 +26,7 @@ Image = np.ndarray[Any, np.dtype[np.uint8]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _POWERS = np.stack([np.arange(256, dtype=np.int64) ** power for power in range(3)])
+_BLOCK_PX = 1 << 18  # that the Laplacian is taken of at once
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # the pixels that the Laplacian's kernel looks at
 
 
@@ -78,16 +79,23 @@ def _entropy_bits(counts: np.ndarray[Any, Any], number: int) -> float:
 
 
 def _sharpness(levels: Image, missing: Image | None) -> float:
-    if min(levels.shape) < 3:
+    height, width = levels.shape
+    if min(height, width) < 3:
         return 0.0
-    edges = _laplacian(levels)
-    number = edges.size
-    if missing is not None:
-        beside = cv2.dilate(missing, _CROSS)[1:-1, 1:-1]
-        number -= cv2.countNonZero(beside)
-        edges = np.where(beside, np.int16(0), edges)
-    # Both sums are whole numbers below 2**53; rounding takes back what a root squared again may be off.
-    return round(_variance(number, round(cv2.sumElems(edges)[0]), round(cv2.norm(edges, cv2.NORM_L2SQR))), 4)
+    beside = None if missing is None else cv2.dilate(missing, _CROSS)[1:-1, 1:-1]
+    number, total, squares = 0, 0, 0
+    lines = max(_BLOCK_PX // width, 1)
+    for top in range(0, height - 2, lines):
+        edges = _laplacian(levels[top : top + lines + 2])
+        number += edges.size
+        if beside is not None:
+            invalid = beside[top : top + lines]
+            number -= cv2.countNonZero(invalid)
+            edges = np.where(invalid, np.int16(0), edges)
+        # Both sums are whole numbers below 2**53; rounding takes back what a root squared again may be off.
+        total += round(cv2.sumElems(edges)[0])
+        squares += round(cv2.norm(edges, cv2.NORM_L2SQR))
+    return round(_variance(number, total, squares), 4)
 
 
 def _laplacian(levels: Image) -> np.ndarray[Any, np.dtype[np.int16]]:

@@ -18,6 +18,7 @@ Image = np.ndarray[Any, np.dtype[np.uint8]]
 Grid = np.ndarray[Any, np.dtype[np.int64]]
 
 _CHUNK = 1 << 20
+_TABLE_PX = 1 << 20  # of a summed-area table: 32 bits hold 8 times as many, and memory should not grow with the image
 
 
 def pixel_hash(image: Image) -> str:
@@ -92,15 +93,24 @@ def _grid(image_grey: Image, rows: int, columns: int) -> Grid:
     lies between four entries, weighted by where (its shares are whole numbers in units of 1/rows and 1/columns).
     """
     height, width = image_grey.shape
-    exact = cv2.CV_32S if height * width < 2**31 // 255 else cv2.CV_64F
-    table = cv2.integral(image_grey, sdepth=exact)
     (lines, down), (pixels, right) = _edges(height, rows), _edges(width, columns)
-    above = down @ table[lines[:, None], pixels].astype(np.int64) @ right.T
+    above = down @ _summed_area(image_grey, lines, pixels) @ right.T
     bands = above[1:] - above[:-1]
     sums = bands[:, 1:] - bands[:, :-1]
     area = height * width
     mean: Grid = (2 * sums + area) // (2 * area)
     return mean
+
+
+def _summed_area(image_grey: Image, lines: Grid, pixels: Grid) -> Grid:
+    """The sums of all grey above some lines and left of some pixels: int64 (lines, pixels)."""
+    height, width = image_grey.shape
+    most = max(_TABLE_PX // width, 1)
+    sums = np.zeros((len(lines), len(pixels)), np.int64)
+    for top in range(0, height, most):
+        table = cv2.integral(image_grey[top : top + most], sdepth=cv2.CV_32S)
+        sums += table[np.clip(lines - top, 0, len(table) - 1)[:, None], pixels]
+    return sums
 
 
 @lru_cache(maxsize=64)
