@@ -188,6 +188,21 @@ def test_a_source_that_gave_too_few_images_is_named(whole: Params) -> None:
     assert any("drawn: 24" in line and "validation.min_images_per_source" in line for line in findings(demanding))
 
 
+def test_a_source_with_no_image_or_most_of_them_in_val_is_a_warning_with_its_name(whole: Params) -> None:
+    few = set(pd.read_parquet(COLLECTION_SPLIT).query("place == 'block-1'")["id"])
+    sources = whole.geopile.sources | {"few": whole.geopile.sources["drawn"]}
+    two = whole.model_copy(update={"geopile": whole.geopile.model_copy(update={"sources": sources})})
+    for path in (MANIFEST, COLLECTION_SPLIT):
+        change(path, lambda table: table.assign(source=table["source"].where(~table["id"].isin(few), "few")))
+    change(COLLECTION_SPLIT, lambda table: table.assign(split=table["source"].map({"few": "train", "drawn": "val"})))
+    counts = {"drawn": {"met": 22, "kept": 22, "quarantined": 0}, "few": {"met": 2, "kept": 2, "quarantined": 0}}
+    SUMMARY.write_text(json.dumps({"images": 24, "sources": counts}))
+    validate(two)
+    [line] = json.loads(VALIDATION.read_text())["warnings"]
+    assert line.startswith("sources.val_share: not so: some images of every source are in val, and not most of them")
+    assert "(drawn: 1; few: 0)" in line
+
+
 def shown(kind: str) -> None:
     """The index says that a training sample shares something with a test sample."""
     meta = json.loads(INDEX.with_suffix(".json").read_text())

@@ -71,10 +71,9 @@ def _held_out(tasks: tuple[str, ...]) -> _HeldOut:
         try:
             names, corners = load_keypoints(path)
         except FileNotFoundError:
-            fix = "run `dvc repro -f -s index`: splits.find_shifted was set after it ran"
-            raise DataError(f"{path}: no such file; {fix}") from None
+            raise DataError(f"{path}: no such file, and splits.find_shifted is set; run `gfm index` again") from None
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-            raise DataError(f"{path}: cannot be read ({error}); run `dvc repro -f -s index`") from None
+            raise DataError(f"{path}: cannot be read ({error}); run `gfm index` again") from None
         held_out.of.extend((task, name) for name in names)
         held_out.corners.extend(corners)
     return held_out
