@@ -142,7 +142,7 @@ def test_nobody_looks_unless_asked_and_an_index_without_corners_says_what_to_do(
     assert "shifted" not in set(leaks()["how"])
     kept = task_corners("t").read_bytes()
     task_corners("t").unlink()
-    with pytest.raises(DataError, match=r"data/tasks/t\.corners\.npz: no such file, and splits.find_shifted is set; run `gfm index`"):
+    with pytest.raises(DataError, match=r"data/tasks/t\.corners\.npz: no such file, and .* run `gfm index`"):
         split(parameters())
     for damaged in (kept[: len(kept) // 2], b""):
         task_corners("t").write_bytes(damaged)
