@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 from gfm.errors import DataError
 from gfm.geopile.leakage import Leak
 from gfm.geopile.parallel import batches, in_this_process, ordered_map
-from gfm.imagery.keypoints import AGREE, Keypoints, agreeing, keypoints, load_keypoints, proposed
+from gfm.imagery.keypoints import Keypoints, keypoints, load_keypoints, same_ground
 from gfm.imagery.shard_reader import ShardReader, decode_image
 from gfm.layout import SHARDS, task_corners
 from gfm.params import Params
@@ -83,9 +83,5 @@ def _shown(tasks: tuple[str, ...], images: Sequence[_Image]) -> list[tuple[str, 
     """Image, task and sample of every pair that shows the same ground."""
     held_out, reader = _held_out(tasks), ShardReader(SHARDS)
     corners = [keypoints(decode_image(reader.bytes(*image[1:]), image.id)) for image in images]
-    pairs = {
-        (images[one].id, *held_out.of[other])
-        for one, other in proposed(corners, held_out.corners).tolist()
-        if agreeing(corners[one], held_out.corners[other]) >= AGREE
-    }
-    return sorted(pairs)
+    pairs = same_ground(corners, held_out.corners)
+    return sorted({(images[one].id, *held_out.of[other]) for one, other in pairs})

@@ -78,6 +78,12 @@ def load_keypoints(path: Path) -> tuple[list[str], list[Keypoints]]:
         return file["names"].tolist(), [Keypoints(*part) for part in parts] if len(file["counts"]) else []
 
 
+def same_ground(images: Sequence[Keypoints], others: Sequence[Keypoints]) -> list[tuple[int, int]]:
+    """Pairs (image, other) that show the same ground: proposed by some descriptors, proved by AGREE corners."""
+    pairs = proposed(images, others).tolist()
+    return [(one, other) for one, other in pairs if agreeing(images[one], others[other]) >= AGREE]
+
+
 def proposed(images: Sequence[Keypoints], others: Sequence[Keypoints]) -> Numbers:
     """Pairs (image, other), (P, 2), that have some nearly equal descriptors: what `agreeing` should look at."""
     (owner, left), (other, right) = _flat(images), _flat(others)
