@@ -40,13 +40,12 @@ def shifted_leaks(
 ) -> list[Leak]:
     """Images that show a part of a held-out sample's ground, whatever their georeference; each pair once.
 
-    DataError where an index was made without corners.
+    DataError where an index was made without corners, or a table of corners is damaged or of another index.
     """
     split_of = {name: dict(zip(columns["id"], columns["split"], strict=True)) for name, columns in tasks.items()}
     _held_out.cache_clear()
     names = tuple(sorted(tasks))
-    if not _held_out(names).corners:
-        return []
+    _check_samples(_held_out(names), split_of)
     columns = (manifest[name] for name in _Image._fields)
     images = [_Image(*row) for row in zip(*columns, strict=True)]
     workers = (params.geopile.workers or os.cpu_count() or 1) if len(images) > _FEW else 1
@@ -72,11 +71,22 @@ def _held_out(tasks: tuple[str, ...]) -> _HeldOut:
             names, corners = load_keypoints(path)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file, and splits.find_shifted is set; run `gfm index` again") from None
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise DataError(f"{path}: cannot be read ({error}); run `gfm index` again") from None
         held_out.of.extend((task, name) for name in names)
         held_out.corners.extend(corners)
     return held_out
+
+
+def _check_samples(held_out: _HeldOut, split_of: Mapping[str, Mapping[str, str]]) -> None:
+    """DataError where corners lack a held-out sample or have another: what is not compared would seem no leak."""
+    for task, splits in split_of.items():
+        wanted = {sample for sample, split in splits.items() if split != "train"}
+        strange = wanted ^ {sample for other, sample in held_out.of if other == task}
+        if strange:
+            lacks = "lacks" if min(strange) in wanted else "has corners of"
+            reason = f"{lacks} {min(strange)}, unlike the index beside it"
+            raise DataError(f"{task_corners(task)}: {reason}; run `gfm index` again")
 
 
 def _shown(tasks: tuple[str, ...], images: Sequence[_Image]) -> list[tuple[str, str, str]]:
