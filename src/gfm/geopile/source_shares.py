@@ -57,8 +57,8 @@ def unevenness(shares: Sequence[SourceShare], rule: Splits) -> list[str]:
         many = f"{one.val.total() or 'none'} of its {images.total()} images"
         if len(images) == 1:
             (place,) = images
-            finer = "; a smaller splits.block_km would" if place.startswith(GROUND) else ""
-            lines.append(f"{one.source}: {many} in val: nothing divides their one place, {place}{finer}")
+            finer = "; a smaller splits.block_km may divide it" if place.startswith(GROUND) else ""
+            lines.append(f"{one.source}: {many} are in val, for they are one place, {place}{finer}")
             continue
         lines.append(f"{one.source}: {many} in {len(images)} places are in val")
         held = _about(images, rule.val_share)
