@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from gfm.geopile.place_rule import PlaceSplit, place_position
+from gfm.geopile.place_rule import Side, place_position
 from gfm.imagery.footprint import GROUND
 from gfm.params import Splits
 
@@ -48,7 +48,7 @@ def most_val_share(val_share: float) -> float:
 
 def unevenness(shares: Sequence[SourceShare], rule: Splits) -> list[str]:
     """A line on every source with no image in val or with most of them there, and the YAML that evens them out."""
-    named: dict[str, PlaceSplit] = {}
+    named: dict[str, Side] = {}
     lines: list[str] = []
     for one in shares:
         if one.share is None or 0 < one.share <= most_val_share(rule.val_share):

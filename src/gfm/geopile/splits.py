@@ -40,6 +40,7 @@ def split(params: Params) -> None:
     missing = [name for name in params.tasks if not task_index(name).is_file()]
     if missing:
         raise DataError(f"{task_index(missing[0])}: no such file; run `gfm index`, so that leaks can be told")
+    split_of = place_splits(manifest["place"], params.splits)  # before the long search: it may find a wrong name
     tasks = {path.stem: _columns(path, _TASK_COLUMNS, "gfm index") for path in sorted(TASKS.glob("*.parquet"))}
     findings = find_leaks(manifest, tasks, params.splits.leak_bits)
     if params.splits.find_shifted:
@@ -47,7 +48,6 @@ def split(params: Params) -> None:
         more = [leak for leak in shifted_leaks(params, manifest, tasks) if leak[:3] not in known]
         findings = replace(findings, leaks=sorted(findings.leaks + more))
     leaked = {leak.id for leak in findings.leaks}
-    split_of = place_splits(manifest["place"], params.splits)
     splits: list[Split] = [
         "leak" if image in leaked else split_of[place]
         for image, place in zip(manifest["id"], manifest["place"], strict=True)
