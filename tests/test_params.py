@@ -204,6 +204,7 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("tasks/change/kind", "multilabel", "tasks.change: a multilabel task reads bigearthnet or labels-table or dated-folders or geobench-2, not oscd"),
         ("tasks/buildings/positive_class", "zebra", "tasks.buildings: positive_class = zebra is not one of background, foreground"),
         ("tasks/scenes/data/split", {}, "tasks.scenes.data.split: give either test (names of places) or test_share (above 0), not both or neither"),
+        ("evaluate/too_small", {"change": " "}, "evaluate.too_small.change: is empty; say why, in a few words"),
         ("tasks/scenes/data/split", SHARES | {"val": ["a"]}, "tasks.scenes.data.split: give either val (names of places) or val_share (above 0), not both or neither"),
         ("tasks/scenes/finetune/seeds", [1, 1], "tasks.scenes.finetune: seeds names a seed twice; the same run twice is no second opinion"),
         ("geopile/sources/scenes/imagery/bands", {"R": 0.6, "NIR": 0.8}, "geopile.sources.scenes.imagery.bands lacks G, B, which geopile.bands asks for; it has R, NIR: add it, or say in geopile.sources.scenes.composite which stored band stands for it"),

@@ -89,6 +89,18 @@ def test_one_more_source_leaves_alone_what_never_saw_the_collection(workspace: P
     }
 
 
+def test_looking_for_shifted_copies_has_the_tasks_indexed_again(workspace: Path) -> None:
+    edit(splits={"find_shifted": True})
+    assert stale() == {"index", "split"}
+
+
+def test_naming_places_of_the_split_reads_no_imagery_again(workspace: Path) -> None:
+    edit(splits={"val_places": ["ground-0.3km-50848-20435"]})
+    assert stale() == {"split"}
+    edit(splits={"val_share": 0.1})
+    assert stale() == {"split", "validate"}
+
+
 def test_what_is_said_of_a_task_trains_nothing_again(workspace: Path) -> None:
     edit(evaluate={"too_small": {"change": "two cities"}, "geobench2": {"scenes": {"dataset": "so2sat"}}})
     assert stale() == {"evaluate"}

@@ -148,9 +148,10 @@ def test_check_names_the_sections_that_dvc_yaml_tracks_with_the_lines_to_add(rep
     with pytest.raises(WorkspaceError) as caught:
         check_tracked(path, load(path))
     assert str(caught.value) == (
-        "params.yaml: lacks carbon, evaluate, models, seed, splits, splits.block_km, which dvc.yaml tracks; "
+        "params.yaml: lacks carbon, evaluate, models, seed, splits, splits.block_km, splits.find_shifted, "
+        "splits.val_share, which dvc.yaml tracks; "
         f"add `carbon: {{}}`, `evaluate: {{}}`, `models: [random, teacher, gfm]`, `seed: 0`, "
-        f"`splits: {{block_km: {load(path).splits.block_km}}}`"
+        f"`splits: {{block_km: {load(path).splits.block_km}, find_shifted: false, val_share: 0.05}}`"
     )
     for line in str(caught.value).split("`")[1::2]:
         path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")

@@ -209,6 +209,14 @@ def test_several_images_without_dates_are_a_question_back(kitchen):
     assert "holds 3 images, day_2, day_10, day_1 and so on; name one, or declare dates" in kitchen.fails()
 
 
+def test_a_data_set_of_which_no_sample_can_be_used_says_why_of_the_first(kitchen):
+    kitchen.write()
+    kitchen.task(images=["none_*"])
+    told = kitchen.fails().splitlines()[-1]
+    assert "no usable sample for tasks.cooked, all 12 were refused; the first: set/" in told
+    assert "holds no none_*, but" in told and "data.files" not in told
+
+
 def test_a_second_sample_of_a_name_is_refused(kitchen):
     kitchen.write()
     kitchen.write("more.tortilla", samples={"s1": kitchen.samples["s2"]})

@@ -112,6 +112,14 @@ def test_parts_that_are_missing_are_named_once(tmp_path, tortillas):
     ]
 
 
+@pytest.mark.parametrize(("parts", "name"), [(0, "0000"), (2, "0002")])
+def test_a_part_that_counts_too_few_parts_is_not_taken_as_complete(tmp_path, tortillas, parts, name):
+    container = _container(tmp_path / f"set.{name}.part.tortilla", tortillas.pack(FILES, parts=parts))
+    told = rf"set\.{name}\.part\.tortilla: says that its data set has {parts} parts, and is number {name} of them"
+    with pytest.raises(ImageError, match=told):
+        list(missing_parts([container]))
+
+
 def test_a_number_of_parts_that_cannot_be_is_no_endless_search(tmp_path, tortillas):
     container = _container(tmp_path / "set.0000.part.tortilla", tortillas.pack(FILES, parts=2**60))
     with pytest.raises(ImageError, match="one of 1152921504606846976 parts"):

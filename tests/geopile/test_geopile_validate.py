@@ -188,6 +188,31 @@ def test_a_source_that_gave_too_few_images_is_named(whole: Params) -> None:
     assert any("drawn: 24" in line and "validation.min_images_per_source" in line for line in findings(demanding))
 
 
+def test_what_was_wanted_stands_beside_what_was_found(whole: Params) -> None:
+    validation = whole.validation.model_copy(update={"min_images": 200, "min_images_per_source": 30})
+    change(COLLECTION_SPLIT, lambda table: table.assign(split="val"))
+    lines = findings(whole.model_copy(update={"validation": validation}))
+    assert "manifest: not so: enough usable images (validation.min_images); found 24, wanted at least 200" in lines
+    assert any(line.endswith("found 2 of 2 rows, wanted at least 30 (drawn: 24; all: 24)") for line in lines)
+    warnings = json.loads(FAILED.read_text())["warnings"]
+    assert any("found 1 of 2 rows, wanted above 0 and at most 0.5 (drawn: 1)" in line for line in warnings)
+
+
+def test_a_source_with_no_image_or_most_of_them_in_val_is_a_warning_with_its_name(whole: Params) -> None:
+    few = set(pd.read_parquet(COLLECTION_SPLIT).query("place == 'block-1'")["id"])
+    sources = whole.geopile.sources | {"few": whole.geopile.sources["drawn"]}
+    two = whole.model_copy(update={"geopile": whole.geopile.model_copy(update={"sources": sources})})
+    for path in (MANIFEST, COLLECTION_SPLIT):
+        change(path, lambda table: table.assign(source=table["source"].where(~table["id"].isin(few), "few")))
+    change(COLLECTION_SPLIT, lambda table: table.assign(split=table["source"].map({"few": "train", "drawn": "val"})))
+    counts = {"drawn": {"met": 22, "kept": 22, "quarantined": 0}, "few": {"met": 2, "kept": 2, "quarantined": 0}}
+    SUMMARY.write_text(json.dumps({"images": 24, "sources": counts}))
+    validate(two)
+    [line] = json.loads(VALIDATION.read_text())["warnings"]
+    assert line.startswith("sources.val_share: not so: some images of every source are in val, and not most of them")
+    assert "(drawn: 1; few: 0)" in line
+
+
 def shown(kind: str) -> None:
     """The index says that a training sample shares something with a test sample."""
     meta = json.loads(INDEX.with_suffix(".json").read_text())
@@ -239,7 +264,7 @@ def test_files_that_a_task_cannot_use_are_a_warning_with_its_name_once(whole: Pa
     validate(Params.model_validate(raw))
     report = json.loads(VALIDATION.read_text())
     (line,) = report["warnings"]
-    assert line.startswith("task_files.quarantined_share: ") and "1 of 1 rows (t: 0.3047)" in line
+    assert line.startswith("task_files.quarantined_share: ") and "1 of 1 rows, wanted at most 0.05 (t: 0.3047)" in line
     assert "see data/tasks/quarantine.csv" in line
 
 
@@ -313,7 +338,7 @@ def test_a_users_own_expectation_is_run(whole: Params) -> None:
     }
     suite["expectations"].append(mine)
     (EXPECTATIONS / "manifest.json").write_text(json.dumps(suite))
-    assert findings(whole) == ["manifest.width: not so: expect_column_max_to_be_between; found 96"]
+    assert findings(whole) == ["manifest.width: not so: expect_column_max_to_be_between; found 96, wanted at most 50"]
 
 
 def test_an_empty_collection_never_passes(whole: Params) -> None:

@@ -142,13 +142,45 @@ def test_nobody_looks_unless_asked_and_an_index_without_corners_says_what_to_do(
     assert "shifted" not in set(leaks()["how"])
     kept = task_corners("t").read_bytes()
     task_corners("t").unlink()
-    with pytest.raises(DataError, match=r"data/tasks/t\.corners\.npz: no such file; run `dvc repro -f -s index`"):
+    with pytest.raises(DataError, match=r"data/tasks/t\.corners\.npz: no such file, and .* run `gfm index`"):
         split(parameters())
     for damaged in (kept[: len(kept) // 2], b""):
         task_corners("t").write_bytes(damaged)
         with pytest.raises(DataError, match=r"t\.corners\.npz: cannot be read \(.*\); run"):
             split(parameters())
     task_corners("t").write_bytes(kept)
+
+
+def test_corners_that_do_not_fit_each_other_or_the_index_are_an_error_and_not_no_leaks(there: Path) -> None:
+    path = task_corners("t")
+    kept = path.read_bytes()
+    with np.load(path) as file:
+        tables = {name: file[name] for name in file.files}
+    one = int(tables["counts"][0])
+    damages = {
+        "do not fit each other": {"points": tables["points"][:-1]},
+        "do not fit each other: 1 names": {"names": tables["names"][:1]},
+        "hold something else than corners": {"counts": -tables["counts"]},
+        "words is not a file in the archive": {"words": None},
+        "lacks .*, unlike the index beside it; run `gfm index` again": {
+            "names": tables["names"][2:],
+            "counts": tables["counts"][2:],
+            **{name: tables[name][one + int(tables["counts"][1]) :] for name in ("points", "words")},
+        },
+        "lacks .*, unlike the": {name: table[:0] for name, table in tables.items()},
+        "has corners of .*, unlike": {"names": np.array(["a/none.png", *tables["names"][1:]])},
+    }
+    try:
+        for told, damage in damages.items():
+            np.savez(path, **{name: table for name, table in (tables | damage).items() if table is not None})
+            with pytest.raises(DataError, match=rf"data/tasks/t\.corners\.npz: .*{told}"):
+                split(parameters())
+        with path.open("wb") as file:
+            np.save(file, tables["points"])
+        with pytest.raises(DataError, match=r"data/tasks/t\.corners\.npz: cannot be read"):
+            split(parameters())
+    finally:
+        path.write_bytes(kept)
 
 
 def test_an_index_keeps_no_corners_unless_asked(there: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import sys
 import tarfile
 import threading
 import zipfile
@@ -223,11 +224,14 @@ def test_a_file_that_may_not_be_read_is_quarantined_and_not_asked_for_again(
     assert len(failures) == 1
 
 
-def test_an_address_without_files_or_without_its_package_is_one_error_that_names_the_source(bucket: Any) -> None:
+def test_an_address_without_files_or_without_its_package_is_one_error_that_names_the_source(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError, match=r"geopile\.sources\.p: memory://bucket/none/photos holds no file that matches"):
         list_files("p", PHOTOS.model_copy(update={"store": "memory://bucket/none"}), Path("raw/photos"))
-    with pytest.raises(StoreError, match=r"geopile\.sources\.p\.store: s3://b/photos: .* missing; pip install s3fs"):
-        list_files("p", PHOTOS.model_copy(update={"store": "s3://b"}), Path("raw/photos"))
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as where it is not installed
+    with pytest.raises(StoreError, match=r"geopile\.sources\.p\.store: gs://b/photos: .* missing; pip install gcsfs"):
+        list_files("p", PHOTOS.model_copy(update={"store": "gs://b"}), Path("raw/photos"))
     with pytest.raises(
         StoreError, match=r"geopile\.sources\.p\.store: s4://b/photos: no protocol s4:// is known; use s3"
     ):

@@ -73,10 +73,7 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     seen = [item for position, item in enumerate(seen) if position not in misfits]
     refused = sorted(refused + unreadable + unfit, key=lambda item: (item.file, item.reason))
     if not seen:
-        raise DataError(
-            f"{data.root}: no usable sample for tasks.{name}, all {len(refused)} were refused; "
-            f"the first: {refused[0].file}: {refused[0].reason}"
-        )
+        raise data.none_usable(refused)
     classes = data.classes([item.sample for item in seen])
     positive_id(name, task, classes)
     parts, split_by = _parts(name, task, data, [item.sample for item in seen])

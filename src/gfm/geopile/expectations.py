@@ -103,7 +103,7 @@ class Checker:
         for number, one in enumerate(numbered):
             if number not in done:  # an expectation that it cannot build is left out with no more than a log line
                 raise DataError(f"expectations/{name}.json: expectation {number + 1} ({one['type']}) is not valid")
-        return [_check(name, one, done[number]) for number, one in enumerate(numbered)]
+        return [_check(name, one, done[number], parameters) for number, one in enumerate(numbered)]
 
 
 def _parameters(value: Any) -> set[str]:
@@ -115,19 +115,21 @@ def _parameters(value: Any) -> set[str]:
     return set().union(*(_parameters(part) for part in value)) if isinstance(value, list) else set()
 
 
-def _check(suite: str, expectation: dict[str, Any], outcome: Any) -> Check:
+def _check(suite: str, expectation: dict[str, Any], outcome: Any, parameters: dict[str, Any]) -> Check:
     kwargs = expectation["kwargs"]
     columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
     result = outcome.result or {}
     error = _exception(outcome.exception_info or {})
+    success = bool(outcome.success) and not error
+    wanted = "" if success or error else _wanted(kwargs, parameters)
     return Check(
         suite=suite,
         expectation=expectation["type"],
         column=", ".join(columns),
         severity=expectation.get("severity", CRITICAL),
-        success=bool(outcome.success) and not error,
+        success=success,
         description=expectation.get("description", ""),
-        observed=error or _observed(result),
+        observed=error or _observed(result) + wanted,
         unexpected=[] if outcome.success else _examples(result),
     )
 
@@ -146,6 +148,22 @@ def _observed(result: dict[str, Any]) -> str:
     if "missing_count" in result:
         return f"{result['missing_count']} missing"
     return str(result.get("observed_value"))
+
+
+def _wanted(kwargs: dict[str, Any], parameters: dict[str, Any]) -> str:
+    """The limits of an expectation beside what was observed; empty where it has none."""
+    limits = []
+    for key, words, strict in (
+        ("value", "", ""),
+        ("min_value", "at least ", "above "),
+        ("max_value", "at most ", "below "),
+    ):
+        limit = kwargs.get(key)
+        if isinstance(limit, dict):
+            limit = parameters.get(limit.get("$PARAMETER", ""))
+        if isinstance(limit, int | float):
+            limits.append((strict if kwargs.get(f"strict_{key[:3]}") else words) + _short(limit))
+    return f", wanted {' and '.join(limits)}" if limits else ""
 
 
 def _examples(result: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from gfm.errors import DataError
 from gfm.geopile.drift import drift_table, read_before, statistics
+from gfm.geopile.source_shares import most_val_share, source_shares
 from gfm.layout import COLLECTION, COLLECTION_SPLIT, LEAKS, MANIFEST, SHARDS, STATISTICS, manifests_without, task_index
 from gfm.tracking.provenance import data_version
 
@@ -40,11 +41,12 @@ def subjects(params: Params) -> dict[str, Subject]:
     """The tables by the name of their suite. DataError where an output is missing or cannot be read."""
     manifest = _table(MANIFEST, "gfm assemble")
     summary = _json(SUMMARY, "gfm assemble")
+    splits = _table(COLLECTION_SPLIT, "gfm split")
     tasks = {name: _table(task_index(name), "gfm index") for name in params.tasks}
     return {
         "manifest": _manifest(params, manifest, summary),
-        "sources": _sources(params, manifest, summary),
-        "splits": _splits(_every_image(manifest), _table(COLLECTION_SPLIT, "gfm split"), tasks),
+        "sources": _sources(params, manifest, summary, splits),
+        "splits": _splits(_every_image(manifest), splits, tasks),
         "tasks": _tasks(params, tasks),
         "task_files": _task_files(params),
         "drift": _drift(params, manifest),
@@ -71,7 +73,7 @@ def _manifest(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) -
     return Subject(table, parameters, MANIFEST.as_posix())
 
 
-def _sources(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) -> Subject:
+def _sources(params: Params, manifest: pd.DataFrame, summary: dict[str, Any], splits: pd.DataFrame) -> Subject:
     counts = {name: summary.get("sources", {}).get(name, {}) for name in params.geopile.sources}
     rows = manifest["source"].value_counts() if "source" in manifest else pd.Series(dtype=int)
     table = pd.DataFrame(
@@ -84,8 +86,13 @@ def _sources(params: Params, manifest: pd.DataFrame, summary: dict[str, Any]) ->
     total = {"id": ALL, **{key: table[key].sum() for key in ("met", "kept", "quarantined", "rows")}}
     table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
     table["quarantined_share"] = (table["quarantined"] / table["met"].where(table["met"] > 0)).fillna(0.0)
+    if {"source", "place", "split"} <= set(splits.columns):
+        shares = source_shares(*(splits[name].tolist() for name in ("source", "place", "split")))
+        by_name = {one.source: one.share for one in shares}
+        table["val_share"] = table["id"].map(by_name).astype("float64")  # empty in the row of all
     parameters = {
         "source_rows": len(params.geopile.sources) + 1,
+        "most_val_share": most_val_share(params.splits.val_share),
         "min_images_per_source": params.validation.min_images_per_source,
         "max_quarantined_share": params.validation.max_quarantined_share,
     }

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 from gfm.errors import DataError
 from gfm.geopile.leakage import Leak
 from gfm.geopile.parallel import batches, in_this_process, ordered_map
-from gfm.imagery.keypoints import AGREE, Keypoints, agreeing, keypoints, load_keypoints, proposed
+from gfm.imagery.keypoints import Keypoints, keypoints, load_keypoints, same_ground
 from gfm.imagery.shard_reader import ShardReader, decode_image
 from gfm.layout import SHARDS, task_corners
 from gfm.params import Params
@@ -40,13 +40,12 @@ def shifted_leaks(
 ) -> list[Leak]:
     """Images that show a part of a held-out sample's ground, whatever their georeference; each pair once.
 
-    DataError where an index was made without corners.
+    DataError where an index was made without corners, or a table of corners is damaged or of another index.
     """
     split_of = {name: dict(zip(columns["id"], columns["split"], strict=True)) for name, columns in tasks.items()}
     _held_out.cache_clear()
     names = tuple(sorted(tasks))
-    if not _held_out(names).corners:
-        return []
+    _check_samples(_held_out(names), split_of)
     columns = (manifest[name] for name in _Image._fields)
     images = [_Image(*row) for row in zip(*columns, strict=True)]
     workers = (params.geopile.workers or os.cpu_count() or 1) if len(images) > _FEW else 1
@@ -71,22 +70,28 @@ def _held_out(tasks: tuple[str, ...]) -> _HeldOut:
         try:
             names, corners = load_keypoints(path)
         except FileNotFoundError:
-            fix = "run `dvc repro -f -s index`: splits.find_shifted was set after it ran"
-            raise DataError(f"{path}: no such file; {fix}") from None
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-            raise DataError(f"{path}: cannot be read ({error}); run `dvc repro -f -s index`") from None
+            raise DataError(f"{path}: no such file, and splits.find_shifted is set; run `gfm index` again") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise DataError(f"{path}: cannot be read ({error}); run `gfm index` again") from None
         held_out.of.extend((task, name) for name in names)
         held_out.corners.extend(corners)
     return held_out
+
+
+def _check_samples(held_out: _HeldOut, split_of: Mapping[str, Mapping[str, str]]) -> None:
+    """DataError where corners lack a held-out sample or have another: what is not compared would seem no leak."""
+    for task, splits in split_of.items():
+        wanted = {sample for sample, split in splits.items() if split != "train"}
+        strange = wanted ^ {sample for other, sample in held_out.of if other == task}
+        if strange:
+            lacks = "lacks" if min(strange) in wanted else "has corners of"
+            reason = f"{lacks} {min(strange)}, unlike the index beside it"
+            raise DataError(f"{task_corners(task)}: {reason}; run `gfm index` again")
 
 
 def _shown(tasks: tuple[str, ...], images: Sequence[_Image]) -> list[tuple[str, str, str]]:
     """Image, task and sample of every pair that shows the same ground."""
     held_out, reader = _held_out(tasks), ShardReader(SHARDS)
     corners = [keypoints(decode_image(reader.bytes(*image[1:]), image.id)) for image in images]
-    pairs = {
-        (images[one].id, *held_out.of[other])
-        for one, other in proposed(corners, held_out.corners).tolist()
-        if agreeing(corners[one], held_out.corners[other]) >= AGREE
-    }
-    return sorted(pairs)
+    pairs = same_ground(corners, held_out.corners)
+    return sorted({(images[one].id, *held_out.of[other]) for one, other in pairs})

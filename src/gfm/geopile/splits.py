@@ -10,22 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import xxhash
-
 from gfm.errors import DataError
 from gfm.geopile.leakage import HOWS, Findings, Leak, find_leaks
+from gfm.geopile.place_rule import place_splits
 from gfm.geopile.shifted import COLUMNS as SHIFTED_COLUMNS
 from gfm.geopile.shifted import shifted_leaks
+from gfm.geopile.source_shares import SourceShare, source_shares, unevenness
 from gfm.layout import COLLECTION_SPLIT, LEAKS, MANIFEST, SPLITS, TASKS, manifests_without, task_index
 from gfm.output_folder import new_folder
 from gfm.progress import say
 
 if TYPE_CHECKING:
-    from gfm.params import Params
+    from gfm.params import Params, Splits
 
 Split = Literal["train", "val", "leak"]
 
-_SALT = "gfm collection split 1 "  # fixed for ever: another salt moves every place
 _SHOWN = 5  # leaks printed; all are in leaks.csv
 
 _MANIFEST_COLUMNS = ["id", "source", "place", "pixel_hash", "dhash", "west", "south", "east", "north"]
@@ -41,6 +40,7 @@ def split(params: Params) -> None:
     missing = [name for name in params.tasks if not task_index(name).is_file()]
     if missing:
         raise DataError(f"{task_index(missing[0])}: no such file; run `gfm index`, so that leaks can be told")
+    split_of = place_splits(manifest["place"], params.splits)  # before the long search: it may find a wrong name
     tasks = {path.stem: _columns(path, _TASK_COLUMNS, "gfm index") for path in sorted(TASKS.glob("*.parquet"))}
     findings = find_leaks(manifest, tasks, params.splits.leak_bits)
     if params.splits.find_shifted:
@@ -49,17 +49,11 @@ def split(params: Params) -> None:
         findings = replace(findings, leaks=sorted(findings.leaks + more))
     leaked = {leak.id for leak in findings.leaks}
     splits: list[Split] = [
-        "leak" if image in leaked else place_split(place, params.splits.val_share)
+        "leak" if image in leaked else split_of[place]
         for image, place in zip(manifest["id"], manifest["place"], strict=True)
     ]
     _write(manifest, splits, findings)
-    _report(manifest["source"], splits, findings)
-
-
-def place_split(place: str, val_share: float) -> Literal["train", "val"]:
-    """The split of a place, from its name alone: it never changes when other images come or go."""
-    position = xxhash.xxh3_64_intdigest((_SALT + place).encode()) / 2**64
-    return "val" if position < val_share else "train"
+    _report(params.splits, manifest, splits, findings)
 
 
 def _every_image(more_columns: list[str]) -> dict[str, list[Any]]:
@@ -127,20 +121,28 @@ def _summary(manifest: dict[str, list[Any]], splits: list[Split], findings: Find
     }
 
 
-def _report(sources: Sequence[str], splits: Sequence[Split], findings: Findings) -> None:
-    counts = Counter(zip(sources, splits, strict=True))
-    say(f"{'source':<24} {'train':>8} {'val':>8} {'leak':>8}")
-    for source in sorted(set(sources)):
-        say(f"{source:<24} " + " ".join(f"{counts[source, part]:>8}" for part in ("train", "val", "leak")))
-    say(f"{'all':<24} " + " ".join(f"{splits.count(part):>8}" for part in ("train", "val", "leak")))
-    leaked = len({leak.id for leak in findings.leaks})
+def _report(rule: Splits, manifest: dict[str, list[Any]], splits: Sequence[Split], findings: Findings) -> None:
+    pairs = zip(manifest["source"], splits, strict=True)
+    leaks = Counter(source for source, split in pairs if split == "leak")
+    shares = source_shares(manifest["source"], manifest["place"], splits)
+    whole = SourceShare("all")
+    for one in shares:
+        whole.train.update(one.train)
+        whole.val.update(one.val)
+    rows = [*((one, leaks[one.source]) for one in shares), (whole, leaks.total())]
+    say(f"{'source':<24} {'train':>8} {'val':>8} {'leak':>8} {'val places':>16} {'val share':>9}")
+    for one, leaked in rows:
+        counts = f"{one.train.total():>8} {one.val.total():>8} {leaked:>8}"
+        places = f"{len(one.val):,} of {len(one.train + one.val):,}"
+        say(f"{one.source:<24} {counts} {places:>16} {'' if one.share is None else f'{one.share:.1%}':>9}")
+    for line in unevenness(shares, rule):
+        say(line)
+    images = len({leak.id for leak in findings.leaks})
     say(
-        f"leaks: {leaked} images show one of {findings.held_out} validation and test samples"
+        f"leaks: {images} images show one of {findings.held_out} validation and test samples"
         + (f"; {findings.untelling} samples are too plain to compare by looks" if findings.untelling else "")
     )
     for leak in findings.leaks[:_SHOWN]:
         say(f"  {leak.id} = {leak.task} {leak.sample} ({leak.split}, by {leak.how})")
     if len(findings.leaks) > _SHOWN:
         say(f"  and {len(findings.leaks) - _SHOWN} more pairs: {LEAKS}")
-    if "val" not in splits:
-        say("no place fell into the validation share; raise splits.val_share")

@@ -71,11 +71,24 @@ def save_keypoints(path: Path, names: Sequence[str], each: Sequence[Keypoints]) 
 
 
 def load_keypoints(path: Path) -> tuple[list[str], list[Keypoints]]:
-    """What `save_keypoints` wrote. Raises FileNotFoundError."""
+    """What `save_keypoints` wrote. Raises FileNotFoundError, and ValueError where its tables do not fit each other."""
     with np.load(path) as file:
-        ends = np.cumsum(file["counts"])[:-1]
-        parts = zip(np.split(file["points"], ends), np.split(file["words"], ends), strict=True)
-        return file["names"].tolist(), [Keypoints(*part) for part in parts] if len(file["counts"]) else []
+        names, counts, points, words = (file[table] for table in ("names", "counts", "points", "words"))
+    kinds = names.dtype.kind, counts.dtype, points.dtype, words.dtype
+    shapes = counts.shape, points.shape, words.shape
+    if kinds != ("U", np.int64, np.float32, np.uint64) or (counts < 0).any():
+        raise ValueError("its tables hold something else than corners")
+    if names.ndim != 1 or shapes != (names.shape, (counts.sum(), 2), (counts.sum(), 4)):
+        raise ValueError(f"its tables do not fit each other: {len(np.atleast_1d(names))} names, {shapes}")
+    ends = np.cumsum(counts)[:-1]
+    parts = zip(np.split(points, ends), np.split(words, ends), strict=True)
+    return names.tolist(), [Keypoints(*part) for part in parts] if len(counts) else []
+
+
+def same_ground(images: Sequence[Keypoints], others: Sequence[Keypoints]) -> list[tuple[int, int]]:
+    """Pairs (image, other) that show the same ground: proposed by some descriptors, proved by AGREE corners."""
+    pairs = proposed(images, others).tolist()
+    return [(one, other) for one, other in pairs if agreeing(images[one], others[other]) >= AGREE]
 
 
 def proposed(images: Sequence[Keypoints], others: Sequence[Keypoints]) -> Numbers:

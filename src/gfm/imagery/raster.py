@@ -126,7 +126,11 @@ def open_scene_stream(
         return opened()
 
     with opened() as file:
-        _check_tiff(path, file.read(16))
+        try:
+            head = file.read(16)
+        except OSError as error:  # gone since it was listed
+            raise unreadable(path, error) from None
+    _check_tiff(path, head)
     try:
         with (
             reading(Path(_STREAM)),

@@ -52,8 +52,13 @@ class Store:
         system.invalidate_cache()
         try:
             found = patiently(self.address, lambda: _walked(system, base))
-        except FileNotFoundError:
-            return
+        except PermissionError as error:
+            fix = "look at the credentials in the environment, and at what they may list"
+            raise StoreError(f"{self.address}: cannot be listed: {_said(error)}; {fix}") from None
+        except FileNotFoundError as error:
+            if base.rstrip("/") in str(error):  # the folder itself, which is to be empty
+                return
+            raise StoreError(f"{self.address}: cannot be listed: {_said(error)}; correct the address") from None
         except OSError as error:
             raise StoreError(f"{self.address}: cannot be listed: {_said(error)}; correct the address") from None
         start = base.rstrip("/") + "/"

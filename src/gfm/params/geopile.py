@@ -267,8 +267,18 @@ class Splits(Section):
     leak_bits: Annotated[int, Field(ge=0, le=16)] = (
         3  # dHash distance (any flip or turn) at which a task image has leaked
     )
-    # also look for shifted crops and other zooms of task images, by corners; after a change `dvc repro -f -s index`
+    # places of the collection (column `place` of its manifest) that are held out, or train, whatever their hash says
+    val_places: Annotated[list[str], Different] = []
+    train_places: Annotated[list[str], Different] = []
+    # also look for shifted crops and other zooms of task images, by corners
     find_shifted: bool = False
+
+    @model_validator(mode="after")
+    def _a_place_is_named_once(self) -> Splits:
+        both = sorted(set(self.val_places) & set(self.train_places))
+        if both:
+            raise ValueError(f"val_places and train_places both name {both[0]}; take it out of one")
+        return self
 
 
 class Validation(Section):

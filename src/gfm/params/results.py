@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from gfm.params.geobench2 import GeoBench2
-from gfm.params.section import Different, Name, OpenShare, Section, Share
+from gfm.params.section import Different, Name, OpenShare, Reason, Section, Share
 
 
 class Evaluate(Section):
@@ -19,7 +19,7 @@ class Evaluate(Section):
     bootstrap: PositiveInt = 2000  # resamples of the seeds
     confidence: OpenShare = 0.95
     # By task, and here because no training depends on them:
-    too_small: dict[Name, str] = {}  # why no conclusion may be drawn from its data; printed beside its scores
+    too_small: dict[Name, Reason] = {}  # why no conclusion may be drawn from its data; printed beside its scores
     geobench2: dict[Name, GeoBench2] = {}  # the data set of GEO-Bench-2 that it is
 
 

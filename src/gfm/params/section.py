@@ -51,6 +51,12 @@ def _scheduler(address: str) -> str:
     return address
 
 
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise ValueError("is empty; say why, in a few words")
+    return reason
+
+
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError(f"the smaller value first: {pair[1]:g}, {pair[0]:g}")
@@ -68,6 +74,7 @@ Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
 # Where fsspec finds files: PROTOCOL://…
 StoreAddress = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://"), AfterValidator(_store_address)]
 Ascending = AfterValidator(_ascending)
+Reason = Annotated[str, AfterValidator(_said)]
 Different = AfterValidator(_different)
 SchedulerAddress = Annotated[str, AfterValidator(_scheduler)]
 Scalar = bool | int | float | str

@@ -49,7 +49,7 @@ class ProbeData:
         if len(known) < 2 or not len(test):
             raise DataError(
                 f"{key}.sources {', '.join(probe.sources)}: {len(known)} classes in the training split and {len(test)} "
-                "held-out images of them; name more labelled sources, or raise splits.val_share"
+                "held-out images of them; name more labelled sources or splits.val_places, or raise splits.val_share"
             )
         return cls(train, test)
 

@@ -65,9 +65,17 @@ class TaskFormat(ABC, Generic[Data]):
             else:
                 found.append(item)
         if not found:
-            reason = f" (first of {len(refused)} refused: {refused[0].file}: {refused[0].reason})" if refused else ""
-            raise DataError(f"{self.root}: holds no samples of format {self.task.data.format}{reason}; {self.layout}")
+            if refused:
+                raise self.none_usable(refused)
+            raise DataError(f"{self.root}: holds no samples of format {self.task.data.format}; {self.layout}")
         return found, refused
+
+    def none_usable(self, refused: Sequence[Refused]) -> DataError:
+        """The error of a task all of whose files were refused."""
+        return DataError(
+            f"{self.root}: no usable sample for tasks.{self.name}, all {len(refused)} were refused; "
+            f"the first: {refused[0].file}: {refused[0].reason}"
+        )
 
     def published_split(self) -> PublishedSplit | None:
         """The parts that the data set is published with, where its files lie beside the data."""

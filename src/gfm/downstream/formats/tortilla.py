@@ -137,15 +137,21 @@ class Container:
 
 
 def missing_parts(containers: Sequence[Container]) -> Iterator[Path]:
-    """Parts of data sets in several (NAME.0000.part.tortilla) that are not among these containers."""
+    """Parts of data sets in several (NAME.0000.part.tortilla) that are not among these containers.
+
+    ImageError where a container's name and the number of parts that it declares do not fit.
+    """
     there = {container.stretch.file for container in containers}
     for container in containers:
         file = container.stretch.file
         found = _PART.fullmatch(file.name)
         if found is None:
             continue
-        digits = len(found["number"])
-        for number in range(container.parts()):
+        digits, count = len(found["number"]), container.parts()
+        if int(found["number"]) >= count:
+            reason = f"says that its data set has {count} parts, and is number {found['number']} of them, from 0"
+            raise ImageError(container.shown, reason, _FIX)
+        for number in range(count):
             part = file.with_name(f"{found['name']}.{number:0{digits}}.part{file.suffix}")
             if part not in there:
                 there.add(part)  # once
