@@ -1,0 +1,132 @@
+"""An image that is to be predicted: a GeoTIFF read by windows, a picture, or a folder with a GeoTIFF a band."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm.imagery.band_files import find_bands, of_bands, open_bands
+from gfm.imagery.geotiff import Place
+from gfm.imagery.hashing import file_hash
+from gfm.imagery.raster import (
+    Array,
+    ImageError,
+    decode_picture,
+    nodata_mask,
+    open_scene,
+    picture_bytes,
+    read_window,
+    to_uint8,
+    unreadable,
+)
+from gfm.params import Imagery
+
+Pixels = NDArray[np.uint8]
+Window = tuple[int, int, int, int]  # x, y, width, height
+
+OFF_PX = 0.5  # that the corners of two dates may lie apart
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An open image; `imagery` declares the stored bands that `stored` gives of a window inside it, (H, W, C)."""
+
+    path: Path
+    imagery: Imagery  # its nodata is the declared one, else what the file says
+    bands: tuple[str, ...]  # that the model takes, in its order
+    place: Place
+    stored: Callable[[Window], Array]
+    files: tuple[Path, ...] = ()  # of a folder
+
+    def pixels(self, window: Window) -> Pixels:
+        """A window as the model's images are, (height, width, bands) uint8; mirrored where it reaches beyond."""
+        x, y, width, height = window
+        inside = (x, y, min(width, self.place.width - x), min(height, self.place.height - y))
+        found = to_uint8(self.stored(inside), self.imagery, self.bands)
+        if inside == window:
+            return found
+        return np.pad(found, [(0, height - inside[3]), (0, width - inside[2]), (0, 0)], mode="reflect")
+
+    def lacking(self, window: Window) -> NDArray[np.bool_]:
+        """(height, width) of a window inside the scene: True where every band is nodata."""
+        return nodata_mask(self.stored(window), self.imagery.nodata)
+
+    def content(self) -> str:
+        """Hash of the bytes of its files."""
+        files = self.files or (self.path,)
+        try:
+            return file_hash(files)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+
+@contextmanager
+def opened(path: Path, imagery: Imagery, bands: Sequence[str]) -> Iterator[Scene]:
+    """The image at `path`; ImageError where it is not as `imagery` declares, also inside the `with` block."""
+    if path.is_dir():
+        with _band_folder(path, imagery, bands) as scene:
+            yield scene
+        return
+    encoded = picture_bytes(path)
+    if encoded is None:
+        with open_scene(path, imagery) as dataset:
+            own = _with_nodata(imagery, dataset.nodata)
+            yield Scene(path, own, tuple(bands), Place.of(dataset), lambda w: read_window(dataset, own, _rasterio(w)))
+        return
+    picture = decode_picture(encoded, imagery, path)
+    height, width = picture.shape[:2]
+
+    def part(window: Window) -> Array:
+        x, y, wide, high = window
+        return picture[y : y + high, x : x + wide]
+
+    yield Scene(path, imagery, tuple(bands), Place(width, height), part)
+
+
+def is_band_folder(path: Path, imagery: Imagery) -> bool:
+    """Whether a folder holds just one GeoTIFF for each declared band."""
+    try:
+        find_bands(path, imagery)
+    except ImageError:
+        return False
+    return True
+
+
+def check_same_ground(first: Scene, other: Scene) -> None:
+    """ImageError where another date is not of the first one's size and, where both say so, ground."""
+    here, there = first.place, other.place
+    if (there.width, there.height) != (here.width, here.height):
+        reason = f"is {there.width}x{there.height} px, {first.path.name} is {here.width}x{here.height}"
+        raise ImageError(other.path, reason, "cut both dates to one grid")
+    if here.transform is None or there.transform is None:
+        return
+    apart = ~here.transform @ there.transform
+    corners = [(x, y) for x in (0, here.width) for y in (0, here.height)]
+    off = max(abs(a - b) for corner in corners for a, b in zip(apart @ corner, corner, strict=True))
+    if here.crs != there.crs or off > OFF_PX:
+        raise ImageError(other.path, f"covers other ground than {first.path.name}", "cut both dates to one grid")
+
+
+@contextmanager
+def _band_folder(path: Path, imagery: Imagery, bands: Sequence[str]) -> Iterator[Scene]:
+    files = find_bands(path, imagery)
+    with open_bands(files, imagery, bands) as stack:
+        own = of_bands(_with_nodata(imagery, stack.first.nodata), bands)
+        place = Place.of(stack.first)
+        yield Scene(path, own, tuple(bands), place, lambda w: stack.read(_rasterio(w)), tuple(files))
+
+
+def _with_nodata(imagery: Imagery, said: float | None) -> Imagery:
+    return imagery if imagery.nodata is not None or said is None else imagery.model_copy(update={"nodata": said})
+
+
+def _rasterio(window: Window) -> Any:
+    from rasterio.windows import Window as RasterioWindow
+
+    return RasterioWindow(*window)
