@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from gfm.errors import GfmError
 from gfm.imagery.raster import Array, ImageError, open_scene
 
 TILE = 512  # side of a tile, px; a multiple of 16
-_FULL = re.compile(r"No space left|Disk quota exceeded|File too large", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,5 +153,5 @@ def _writing(path: Path) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         text = " ".join(str(cause).split())
-        fix = "make room" if _FULL.search(text) else "give another place"
-        raise GfmError(f"{path}: cannot be written ({text}); {fix}") from None
+        # Of a full disk GDAL says no more than "write error".
+        raise GfmError(f"{path}: cannot be written ({text}); make room, or give another place") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +65,15 @@ def predict(
     imagery, trained_on = task.data.imagery, predictor.file.trained_on
     if str(imagery) != str(trained_on.imagery):  # NaN as nodata equals no other NaN
         say(f"note: tasks.{task_name}.data.imagery was another when the model was trained; files are read as it is now")
-    weights = predictor.file.weights
+    weights, suffixes = predictor.file.weights, SUFFIXES if probabilities else SUFFIXES[:1]
     settings: dict[str, Any] = {
         "imagery": imagery.model_dump(),
         "window": trained_on.chip,
         "precision": predictor.precision,
     }
     if dense:
-        check_names(items, SUFFIXES if probabilities else SUFFIXES[:1])
+        check_names(items, suffixes)
         settings |= {"overlap": overlap, "probabilities": probabilities}
-    tags = {
-        "GFM_TASK": task_name,
-        "GFM_MODEL": model_name,
-        "GFM_SEED": str(seed),
-        "GFM_WEIGHTS_SHA256": next(iter(weights.values())),
-        "GFM_COMMIT": str(origin["commit"]),
-    }
-    depends = json.dumps([tags, weights, settings, source_digest()])
     made: list[dict[str, Any]] = []
     failed: dict[Path, str] = {}
 
@@ -93,13 +85,16 @@ def predict(
     with growing_folder(out) as unfinished:
         with measure(params.carbon, f"predict {task_name}/{model_name}") as meter:
             if dense:
+                tags = {
+                    "GFM_TASK": task_name,
+                    "GFM_MODEL": model_name,
+                    "GFM_SEED": str(seed),
+                    "GFM_WEIGHTS_SHA256": next(iter(weights.values())),
+                    "GFM_COMMIT": str(origin["commit"]),
+                }
+                depends = json.dumps([tags, weights, settings, source_digest()])
                 mapper = Mapper(predictor, imagery, overlap, probabilities, tags, depends)
-                _forget_others(unfinished, items)
-                for item in items:
-                    try:
-                        made.append(mapper.predict(item, unfinished))
-                    except ImageError as error:
-                        fail(error)
+                made = _map(mapper, items, unfinished, suffixes, fail)
                 done = len(made)
             else:
                 done = predict_images(predictor, items, imagery, unfinished, fail)
@@ -129,12 +124,24 @@ def predict(
         raise DataError(f"{len(failed)} of {len(items)} could not be predicted, see {out / FAILED}: {_few(failed)}")
 
 
-def _forget_others(folder: Path, items: Sequence[Item]) -> None:
-    """Remove what a stopped call left that this one will not make."""
-    names = {f"{item.name}{suffix}.tif{more}" for item in items for suffix in SUFFIXES for more in ("", ".aux.xml")}
+def _map(
+    mapper: Mapper, items: Sequence[Item], folder: Path, suffixes: Sequence[str], fail: Callable[[ImageError], None]
+) -> list[dict[str, Any]]:
+    """The maps of every scene that can be used; `folder` may hold some of a stopped call, and keeps no others."""
+    names = {item: [f"{item.name}{end}.tif{more}" for end in suffixes for more in ("", ".aux.xml")] for item in items}
+    wanted = {name for own in names.values() for name in own}
     for file in folder.iterdir():
-        if file.name not in names:
+        if file.name not in wanted:
             file.unlink()
+    made = []
+    for item in items:
+        try:
+            made.append(mapper.predict(item, folder))
+        except ImageError as error:
+            for name in names[item]:
+                (folder / name).unlink(missing_ok=True)
+            fail(error)
+    return made
 
 
 def _write_failed(folder: Path, failed: Mapping[Path, str]) -> None:

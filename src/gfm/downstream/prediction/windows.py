@@ -129,7 +129,7 @@ def _starts(length: int, window: int, overlap: float, unit: int) -> list[int]:
     """Evenly spread multiples of `unit` at which windows begin that cover `length` px."""
     if length <= window:
         return [0]
-    step = int(window * (1 - overlap) + 1e-9) // unit * unit
+    step = max(1, int(window * (1 - overlap) + 1e-9)) // unit * unit
     if step < 1:
         raise DataError(
             f"windows of {window} px that overlap by {overlap:g} can begin at multiples of {unit} px only, where the "
