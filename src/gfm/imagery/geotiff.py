@@ -100,6 +100,8 @@ def new_geotiff(path: Path, place: Place, layers: Layers, tags: Mapping[str, str
         finally:
             with _writing(path):
                 dataset.close()
+        with _writing(path):
+            _add_overviews(unfinished, place, layers)
         if layers.values:
             path.with_name(f"{path.name}.aux.xml").write_text(_categories(layers.values), encoding="utf-8")
         unfinished.replace(path)
@@ -131,6 +133,17 @@ def _describe(dataset: Any, layers: Layers, tags: Mapping[str, str]) -> None:
         opaque = {value: (*colour, 255) for value, colour in layers.colours.items()}
         hidden = {} if layers.nodata is None else {int(layers.nodata): (0, 0, 0, 0)}
         dataset.write_colormap(1, opaque | hidden)
+
+
+def _add_overviews(path: Path, place: Place, layers: Layers) -> None:
+    """Reduced copies inside the file, without which large rasters open slowly."""
+    import rasterio
+    from rasterio.enums import Resampling
+
+    factors = [2**power for power in range(1, 16) if max(place.width, place.height) > TILE * 2**power]
+    if factors:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.build_overviews(factors, Resampling.nearest if layers.values else Resampling.average)
 
 
 def _categories(names: Sequence[str]) -> str:

@@ -35,7 +35,9 @@ def adapted(workplace) -> Callable[..., TaskModel]:
 
     def make(kind: str, chip: int = 32, seeds: tuple[int, ...] = (0,), **changes: Any) -> TaskModel:
         imagery = RGB | changes.pop("imagery", {})
-        data = {**FORMATS[kind], "root": "t", "imagery": imagery}
+        number = kind == "number"  # of an image as a whole
+        kind = "regression" if number else kind
+        data = {**FORMATS["multilabel" if number else kind], "root": "t", "imagery": imagery}
         workplace.declare(t={"kind": kind, "data": data, **changes})
         workplace.encoders()
         folder = task_folder("t", "teacher")
@@ -52,7 +54,7 @@ def adapted(workplace) -> Callable[..., TaskModel]:
             "unit": "t/ha" if kind == "regression" else "",
         }
         if kind == "regression":
-            given |= {"number_px": chip, "number_mean": 20.0, "number_std": 5.0}
+            given |= {"number_px": None if number else chip, "number_mean": 20.0, "number_std": 5.0}
         if kind == "super-resolution":
             given |= {"image_px": chip, "encoder_px": 32, "number_px": 4 * chip, "number_bands": 3}
         for seed in seeds:

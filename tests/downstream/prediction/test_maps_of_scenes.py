@@ -142,6 +142,18 @@ def test_nodata_stays_nodata_whether_declared_or_said_by_the_file(workplace, ada
     np.testing.assert_array_equal(np.isnan(_read("maps/scene_probabilities.tif")[0]).all(axis=0), lacking)
 
 
+def test_what_a_mask_inside_the_file_leaves_out_is_nodata(workplace, adapted):
+    adapted("segmentation")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        _scene(Path("scene.tif"), workplace.noise(40, 50))
+        with rasterio.open("scene.tif", "r+") as file:
+            mask = np.full((40, 50), 255, np.uint8)
+            mask[:, 45:] = 0
+            file.write_mask(mask)
+    assert workplace.gfm("predict", "t", "teacher", "scene.tif", "--out", "maps")[0] == 0
+    np.testing.assert_array_equal(_read("maps/scene.tif")[0][0] == 255, mask == 0)
+
+
 def test_a_scene_of_nothing_but_nodata_is_never_looked_at(workplace, adapted, monkeypatch):
     adapted("segmentation", imagery={"nodata": 0})
     _scene(Path("empty.tif"), np.zeros((50, 60, 3), np.uint8))

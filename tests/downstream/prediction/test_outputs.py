@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import resource
 import tracemalloc
 from pathlib import Path
@@ -48,6 +49,18 @@ def test_whole_images_become_rows_of_a_table_with_each_class_probability(workpla
             assert row["classes"] == "|".join(name for name, own in zip(names, logits, strict=True) if own > 0)
 
 
+def test_a_number_an_image_stands_in_the_table_with_its_unit(workplace, adapted, drawing):
+    model = adapted("number")
+    pixels = workplace.noise(32, 32)
+    drawing.picture(Path("field.png"), pixels)
+    code, printed = workplace.gfm("predict", "t", "teacher", "field.png", "--out", "table")
+    assert code == 0, printed
+    with torch.no_grad():
+        number = model.predict(Batch(as_seen([pixels], model.spec)[None], torch.empty(0))).item()
+    [row] = _rows("table/predictions.csv")
+    assert row["unit"] == "t/ha" and float(row["value"]) == pytest.approx(number, rel=1e-5)
+
+
 def test_a_scene_is_no_image_to_label_as_a_whole(workplace, adapted, drawing):
     adapted("classification")
     drawing.picture(Path("scene.png"), workplace.noise(65, 40))
@@ -61,11 +74,12 @@ def test_files_that_cannot_be_used_are_named_with_the_fix_and_stop_no_other(work
     drawing.picture(Path("in/good.png"), workplace.noise(32, 40))
     drawing.tiff(Path("in/four.tif"), np.ones((20, 20, 4), np.uint8), 5e5)
     drawing.tiff(Path("in/wide.tif"), np.ones((20, 20, 3), np.uint16), 5e5)
+    Path(os.fsdecode(b"in/\xff.png")).write_bytes(Path("in/good.png").read_bytes())
     drawing.tiff(Path("in/cut.tif"), workplace.noise(300, 300), 5e5)
     whole = Path("in/cut.tif").read_bytes()
     Path("in/cut.tif").write_bytes(whole[: len(whole) * 2 // 3])
     code, printed = workplace.gfm("predict", "t", "teacher", "in", "missing.tif", "--out", "maps")
-    assert code == 2 and "4 of 5 could not be predicted, see maps/quarantine.csv" in printed
+    assert code == 2 and "5 of 6 could not be predicted, see maps/quarantine.csv" in printed
     assert sorted(path.name for path in Path("maps").iterdir()) == [
         "good.tif", "good.tif.aux.xml", "quarantine.csv", "run.json"
     ]  # fmt: skip
@@ -75,8 +89,9 @@ def test_files_that_cannot_be_used_are_named_with_the_fix_and_stop_no_other(work
     )
     assert reasons["in/wide.tif"].startswith("is uint16, declared uint8; set tasks.t.data.imagery.dtype")
     assert reasons["in/cut.tif"].startswith("truncated or corrupt")
+    assert reasons["in/\\udcff.png"] == "its name is not valid UTF-8; rename it"
     assert reasons["missing.tif"].startswith("no such file")
-    assert json.loads(Path("maps/run.json").read_text())["failed"] == 4
+    assert json.loads(Path("maps/run.json").read_text())["failed"] == 5
 
 
 def test_where_nothing_can_be_predicted_nothing_is_left(workplace, adapted):

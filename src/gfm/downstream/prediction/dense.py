@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -114,10 +114,9 @@ def _look(
     """What a row of windows shows; windows that are nodata throughout are left out. The row is read once."""
     wide, high = windows.window
     left = columns[0]
-    across = columns[-1] + wide - left
-    rows = [date.pixels((left, y, across, high)) for date in dates]
-    lacking = _any_lacking(dates, (left, y, min(across, windows.width - left), min(high, windows.height - y)))
-    shown = [x for x in columns if not lacking[:, x - left : x - left + wide].all()]
+    rows, lacking = zip(*(date.look((left, y, columns[-1] + wide - left, high)) for date in dates), strict=True)
+    empty = np.any(lacking, axis=0)
+    shown = [x for x in columns if not empty[:, x - left : x - left + wide].all()]
     out_wide, out_high = windows.out_window
     for start in range(0, len(shown), predictor.batch_size):
         some = shown[start : start + predictor.batch_size]
@@ -131,16 +130,9 @@ def _lacking(dates: Sequence[Scene], windows: Windows, block: Block) -> NDArray[
     columns = _sources(block.x, width, windows.factor, windows.width)
     lines = _sources(block.y, height, windows.factor, windows.height)
     left, top = int(columns[0]), int(lines[0])
-    own = _any_lacking(dates, (left, top, int(columns[-1]) + 1 - left, int(lines[-1]) + 1 - top))
-    if windows.factor == 1:
-        return own
-    spread: NDArray[np.bool_] = own[(lines - top)[:, None], columns - left]
-    return spread
-
-
-def _any_lacking(dates: Iterable[Scene], window: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.any([date.lacking(window) for date in dates], axis=0)
-    return found
+    window = (left, top, int(columns[-1]) + 1 - left, int(lines[-1]) + 1 - top)
+    lacking: NDArray[np.bool_] = np.any([date.lacking(window) for date in dates], axis=0)
+    return lacking if windows.factor == 1 else lacking[(lines - top)[:, None], columns - left]
 
 
 def _sources(start: int, count: int, factor: Fraction, limit: int) -> NDArray[np.int64]:

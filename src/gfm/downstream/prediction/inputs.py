@@ -26,7 +26,7 @@ class Item:
     @property
     def name(self) -> str:
         """What its results are called: as its file; dates in one folder after that, other pairs after both."""
-        names = [file.name if file.is_dir() else file.stem for file in self.files]
+        names = [file.resolve().name if file.is_dir() else file.stem for file in self.files]
         if len(set(names)) == 1:
             return names[0]
         if all(file.is_dir() for file in self.files) and len({file.parent for file in self.files}) == 1:

@@ -62,10 +62,10 @@ def _pixels(path: Path, predictor: Predictor, imagery: Imagery) -> Pixels:
             raise ImageError(
                 path, reason, f"cut it into such tiles (gdal_retile.py -ps {wide} {high}) and predict those"
             )
-        whole = (0, 0, width, height)
-        if scene.lacking(whole).all():
+        pixels, lacking = scene.look((0, 0, width, height))
+        if lacking.all():
             raise ImageError(path, "is nodata throughout", "leave it out")
-        return scene.pixels(whole)
+        return pixels
 
 
 def _batches(images: Iterator[tuple[Item, Pixels]], size: int) -> Iterator[list[tuple[Item, Pixels]]]:
