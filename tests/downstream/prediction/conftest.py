@@ -33,7 +33,7 @@ CLASSES = ("ground", "roof", "water")
 def adapted(workplace) -> Callable[..., TaskModel]:
     """`adapted(kind)` declares the task `t` of a kind, and leaves models/tasks/t/teacher; gives the model."""
 
-    def make(kind: str, chip: int = 32, seeds: tuple[int, ...] = (0,), **changes: Any) -> TaskModel:
+    def make(kind: str, chip: int = 32, seeds: tuple[int, ...] = (0,), fine: int = 128, **changes: Any) -> TaskModel:
         imagery = RGB | changes.pop("imagery", {})
         number = kind == "number"  # of an image as a whole
         kind = "regression" if number else kind
@@ -56,7 +56,7 @@ def adapted(workplace) -> Callable[..., TaskModel]:
         if kind == "regression":
             given |= {"number_px": None if number else chip, "number_mean": 20.0, "number_std": 5.0}
         if kind == "super-resolution":
-            given |= {"image_px": chip, "encoder_px": 32, "number_px": 4 * chip, "number_bands": 3}
+            given |= {"image_px": chip, "encoder_px": 32, "number_px": fine, "number_bands": 3}
         for seed in seeds:
             torch.manual_seed(seed)
             encoder = load_encoder(encoder_folder("teacher"), image_px=32, seed=seed)

@@ -162,19 +162,19 @@ def test_a_scene_of_nothing_but_nodata_is_never_looked_at(workplace, adapted, mo
     assert (_read("maps/empty.tif")[0] == 255).all()
 
 
-def test_super_resolution_gives_a_finer_image_of_the_same_ground_as_it_is_stored(workplace, adapted):
-    model = adapted("super-resolution", imagery={"dtype": "uint16", "scale": 1 / 2000, "nodata": 0})
+@pytest.mark.parametrize("fine", [128, 80])
+def test_super_resolution_gives_a_finer_image_of_the_same_ground_as_it_is_stored(workplace, adapted, fine):
+    model = adapted("super-resolution", fine=fine, imagery={"dtype": "uint16", "scale": 1 / 2000, "nodata": 0})
     pixels = workplace.noise(32, 50).astype(np.uint16) * 4 + 1
     pixels[:10, 40:] = 0
     _scene(Path("coarse.tif"), pixels, **PLACE)
     code, printed = workplace.gfm("predict", "t", "teacher", "coarse.tif", "--out", "fine")
     assert code == 0, printed
     found, profile = _read("fine/coarse.tif")
-    assert found.shape == (3, 128, 200) and found.dtype == np.uint16 and profile["nodata"] == 0
-    assert profile["transform"].almost_equals(PLACE["transform"] @ Affine.scale(0.25))
-    lacking = np.zeros((128, 200), bool)
-    lacking[:40, 160:] = True
-    np.testing.assert_array_equal((found == 0).all(axis=0), lacking)
+    assert found.shape == (3, fine, fine * 50 // 32) and found.dtype == np.uint16 and profile["nodata"] == 0
+    assert profile["transform"].almost_equals(PLACE["transform"] @ Affine.scale(32 / fine))
+    rows, columns = (((np.arange(side) + 0.5) * 32 / fine).astype(int) for side in found.shape[1:])
+    np.testing.assert_array_equal((found == 0).all(axis=0), (pixels == 0).all(axis=-1)[rows[:, None], columns])
     seen = np.floor(np.clip(pixels / 2000, 0, 1) * 255 + 0.5).astype(np.uint8)[:, :32]
     expected = _logits(model, seen)[:, :, :40].clip(0, 1) * 2000  # that only the first window sees
     np.testing.assert_allclose(found[:, :, :40], np.maximum(expected, 1), atol=0.51)  # 0 would say nodata

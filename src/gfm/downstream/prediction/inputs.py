@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm.downstream.formats.format import image_files, subfolders
+from gfm.downstream.formats.format import image_files, is_folder, subfolders
 from gfm.downstream.prediction.scene import is_band_folder
 from gfm.errors import DataError
 from gfm.params import BigEarthNet, Oscd, Task
@@ -26,10 +26,10 @@ class Item:
     @property
     def name(self) -> str:
         """What its results are called: as its file; dates in one folder after that, other pairs after both."""
-        names = [file.resolve().name if file.is_dir() else file.stem for file in self.files]
+        names = [file.resolve().name if is_folder(file) else file.stem for file in self.files]
         if len(set(names)) == 1:
             return names[0]
-        if all(file.is_dir() for file in self.files) and len({file.parent for file in self.files}) == 1:
+        if all(is_folder(file) for file in self.files) and len({file.parent for file in self.files}) == 1:
             return self.files[0].resolve().parent.name
         return "_".join(names)
 
@@ -68,7 +68,7 @@ def check_names(items: Sequence[Item], suffixes: Sequence[str]) -> None:
 
 def _images(task: Task, path: Path) -> list[Path]:
     by_band = isinstance(task.data, Oscd | BigEarthNet)  # that hold one GeoTIFF a band
-    if not path.is_dir() or (by_band and is_band_folder(path, task.data.imagery)):
+    if not is_folder(path) or (by_band and is_band_folder(path, task.data.imagery)):
         return [path]
     found = image_files(path)
     if by_band:

@@ -90,7 +90,7 @@ def predict(
                     "GFM_MODEL": model_name,
                     "GFM_SEED": str(seed),
                     "GFM_WEIGHTS_SHA256": next(iter(weights.values())),
-                    "GFM_COMMIT": str(origin["commit"]),
+                    "GFM_COMMIT": str(origin["commit"] or "unknown"),
                 }
                 depends = json.dumps([tags, weights, settings, source_digest()])
                 mapper = Mapper(predictor, imagery, overlap, probabilities, tags, depends)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm.downstream.formats.format import is_folder
 from gfm.imagery.band_files import find_bands, of_bands, open_bands
 from gfm.imagery.geotiff import Place
 from gfm.imagery.hashing import file_hash
@@ -84,7 +85,7 @@ def opened(path: Path, imagery: Imagery, bands: Sequence[str]) -> Iterator[Scene
     """The image at `path`; ImageError where it is not as `imagery` declares, also inside the `with` block."""
     if readable_name(str(path)) != str(path):
         raise ImageError(readable_name(str(path)), NOT_UTF8, "rename it")
-    if path.is_dir():
+    if is_folder(path):
         with _band_folder(path, imagery, bands) as scene:
             yield scene
         return
