@@ -184,7 +184,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="One of `models`, fine-tuned on the task.")],
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="GeoTIFFs, pictures, folders of them; change: BEFORE AFTER."),
+        typer.Argument(metavar="INPUT", help="GeoTIFFs, pictures, folders of them; change: BEFORE AFTER."),
     ],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     seed: Annotated[int | None, typer.Option(help="Of the fine-tuning; without it the best on validation.")] = None,

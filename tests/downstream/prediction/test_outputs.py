@@ -115,6 +115,14 @@ def test_requests_that_make_no_sense_are_one_line(workplace, adapted, drawing):
         assert code == 2 and line in printed and not Path("maps").exists(), printed
 
 
+def test_a_model_that_gives_no_numbers_is_no_map(workplace, adapted, drawing, monkeypatch):
+    model = adapted("segmentation")
+    drawing.picture(Path("x.png"), workplace.noise(32, 32))
+    monkeypatch.setattr(type(model), "predict", lambda self, batch: torch.full((1, 3, 32, 32), torch.nan))
+    code, printed = workplace.gfm("predict", "t", "teacher", "x.png", "--out", "maps")
+    assert code == 2 and "seed-0.safetensors: gives what is no finite number" in printed and not Path("maps").exists()
+
+
 def test_a_folder_that_is_there_is_never_written_over(workplace, adapted, drawing):
     adapted("segmentation")
     drawing.picture(Path("mine/x.png"), workplace.noise(32, 32))
@@ -148,8 +156,9 @@ def test_scenes_that_a_stopped_call_finished_are_taken_over_and_said_to_be(workp
     code, printed = workplace.gfm("predict", "t", "teacher", "in", "--out", "maps")
     assert code == 0 and len(looked) == 2, printed  # b, which changed, and c
     assert "a: was finished before, from the same files" in printed
-    scenes = json.loads(Path("maps/run.json").read_text())["scenes"]
-    assert [scene["kept"] for scene in scenes] == [True, False, False]
+    run = json.loads(Path("maps/run.json").read_text())
+    assert [scene["kept"] for scene in run["scenes"]] == [True, False, False]
+    assert run["energy"]["method"].endswith("without 1 scene of a call that did not end")
     stop_at(0)
     assert workplace.gfm("predict", "t", "teacher", "in", "--out", "again")[0] == 0 and len(looked) == 3
     for name in "abc":

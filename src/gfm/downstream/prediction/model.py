@@ -48,13 +48,20 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, chips: Sequence[Sequence[Pixels]]) -> NDArray[np.float32]:
-        """Logits (N, …) of chips, each an image (H, W, bands) of every date, as the test scoring has them."""
+        """Logits (N, …) of chips, each an image (H, W, bands) of every date, as the test scoring has them.
+
+        WeightsError where one is no finite number.
+        """
         found = []
         for start in range(0, len(chips), self.batch_size):
             image = torch.stack([as_seen(chip, self.model.spec) for chip in chips[start : start + self.batch_size]])
             with self._autocast():
                 found.append(self.model.predict(Batch(image, torch.empty(0)).to(self.device)).cpu())
         logits: NDArray[np.float32] = torch.cat(found).numpy()
+        if not np.isfinite(logits).all():
+            raise WeightsError(
+                f"{next(iter(self.file.weights))}: gives what is no finite number; run `gfm finetune` again"
+            )
         return logits
 
     def _autocast(self) -> AbstractContextManager[object]:

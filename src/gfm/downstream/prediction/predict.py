@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ def predict(
                 done = predict_images(predictor, items, imagery, unfinished, fail)
         if not done:
             raise DataError(f"nothing could be predicted: {_few(failed)}")
+        energy, kept = meter.energy, sum(scene["kept"] for scene in made)
+        if kept:
+            energy = replace(
+                energy, method=f"{energy.method}; without {counted(kept, 'scene')} of a call that did not end"
+            )
         _write_failed(unfinished, failed)
         write_run(
             unfinished / "run.json",
@@ -112,14 +118,14 @@ def predict(
                 **settings,
                 "predicted": done,
                 "failed": len(failed),
-                "seconds": round(meter.energy.seconds, 3),
+                "seconds": round(energy.seconds, 3),
                 "scenes": made,
                 "provenance": origin,
-                "energy": meter.energy.as_dict(),
+                "energy": energy.as_dict(),
             },
         )
     what = counted(done, "scene") if dense else f"{counted(done, 'image')} in {TABLE}"
-    say(f"{task_name}, {model_name}, seed {seed}: {what}, {meter.energy.seconds:.0f} s, written to {out}")
+    say(f"{task_name}, {model_name}, seed {seed}: {what}, {energy.seconds:.0f} s, written to {out}")
     if failed:
         raise DataError(f"{len(failed)} of {len(items)} could not be predicted, see {out / FAILED}: {_few(failed)}")
 
