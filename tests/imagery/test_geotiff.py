@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import rasterio
+from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
 from gfm.errors import GfmError
@@ -55,3 +56,22 @@ def test_finer_pixels_begin_at_the_same_corner():
     assert (finer.width, finer.height) == (2750, 1750)
     assert finer.transform.almost_equals(Affine(0.8, 0, 500_000, 0, -0.8, 4_600_000))
     assert Place(10, 10).finer(20, 20, Fraction(2)) == Place(20, 20)
+
+
+def test_a_scene_placed_by_ground_control_points_keeps_them(tmp_path):
+    points = [GroundControlPoint(row, col, 5e5 + col, 4.6e6 - row, 1.0) for row, col in ((0, 0), (0, 8), (6, 0))]
+    given = tmp_path / "given.tif"
+    profile = {"driver": "GTiff", "width": 8, "height": 6, "count": 1, "dtype": "uint8"}
+    with rasterio.open(given, "w", gcps=points, crs=PLACE.crs, **profile) as file:
+        file.write(np.zeros((1, 6, 8), np.uint8))
+    with rasterio.open(given) as file:
+        place = Place.of(file)
+    assert place.transform is None
+    with new_geotiff(
+        tmp_path / "a.tif", place.finer(20, 15, Fraction(5, 2)), Layers("uint8", ["a"], None), {}
+    ) as write:
+        write(0, 0, np.zeros((1, 15, 20), np.uint8))
+    with rasterio.open(tmp_path / "a.tif") as found:
+        gcps, crs = found.gcps
+        assert crs == PLACE.crs
+        assert [(p.row, p.col, p.x, p.y) for p in gcps] == [(p.row * 2.5, p.col * 2.5, p.x, p.y) for p in points]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,35 @@ TILE = 512  # side of a tile, px; a multiple of 16
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The grid of a raster; `crs` and `transform` are rasterio's, None where a picture has no place."""
+    """The grid of a raster; `crs` and `transform` are rasterio's, None where a picture has no place.
+
+    `gcps` are rasterio's ground control points, of a raster that has no transform.
+    """
 
     width: int
     height: int
     crs: Any = None
     transform: Any = None
+    gcps: Sequence[Any] = ()
 
     @classmethod
     def of(cls, dataset: Any) -> Place:
         """The grid of an open rasterio dataset."""
-        transform = None if dataset.transform.is_identity else dataset.transform
-        return cls(dataset.width, dataset.height, dataset.crs, transform)
+        if not dataset.transform.is_identity:
+            return cls(dataset.width, dataset.height, dataset.crs, dataset.transform)
+        gcps, crs = dataset.gcps
+        return cls(dataset.width, dataset.height, crs if gcps else dataset.crs, gcps=tuple(gcps))
 
     def finer(self, width: int, height: int, factor: Fraction) -> Place:
         """From the same corner `width` x `height` pixels, `factor` times as many to a length of ground."""
-        if self.transform is None or factor == 1:
-            return Place(width, height, self.crs, self.transform)
-        return Place(width, height, self.crs, self.transform @ self.transform.scale(float(1 / factor)))
+        if factor == 1:
+            return replace(self, width=width, height=height)
+        transform = None if self.transform is None else self.transform @ self.transform.scale(float(1 / factor))
+        gcps = [
+            type(point)(float(point.row * factor), float(point.col * factor), point.x, point.y, point.z)
+            for point in self.gcps
+        ]
+        return Place(width, height, self.crs, transform, tuple(gcps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,8 @@ def new_geotiff(path: Path, place: Place, layers: Layers, tags: Mapping[str, str
         "bigtiff": "if_safer",
         "interleave": "band",
     }
+    if place.gcps:
+        profile["gcps"] = place.gcps
     if not layers.colours:
         profile["predictor"] = 3 if layers.dtype == "float32" else 2
     try:
