@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfm.downstream.prediction import windows as module
-from gfm.downstream.prediction.windows import TILE, Windows, falling
+from gfm.downstream.prediction.windows import Windows, falling
 from gfm.errors import DataError
+from gfm.imagery.geotiff import TILE
 
 LENGTHS = st.integers(1, 1500)
 SIDES = st.integers(12, 300)

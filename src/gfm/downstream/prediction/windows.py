@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm.errors import DataError
+from gfm.imagery.geotiff import TILE
 
-TILE = 512  # side of a tile of the result, px: blocks begin at whole tiles, so that a file's tiles are written once
 PANEL_PX = 8192  # of the result, that are worked on from top to bottom before those to their right
 PANEL_BYTES = 1 << 28  # for the sums of a panel
 
@@ -25,7 +25,7 @@ Logits = NDArray[np.float32]
 
 
 class Block(NamedTuple):
-    """A finished part of the result."""
+    """A finished part of the result; it begins and ends at whole tiles of a file, or at the result's edge."""
 
     x: int
     y: int
