@@ -144,6 +144,10 @@ def test_an_unknown_command_is_refused_with_exit_code_2(
         (("pretrain", "nope"), "gfm: pretrain has no nope; it has gfm\n"),
         (("finetune", "nope", "gfm"), "gfm: tasks has no nope; it has scenes, buildings, change\n"),
         (("finetune", "scenes", "nope"), "gfm: models has no nope; it has random, teacher, gfm\n"),
+        (
+            ("predict", "scenes", "nope", "a.tif", "--out", "b"),
+            "gfm: models has no nope; it has random, teacher, gfm\n",
+        ),
     ],
 )
 def test_a_name_that_the_parameters_lack_is_refused_before_torch_is_loaded(

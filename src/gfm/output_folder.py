@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gfm.disk_room import say_if_dvc_lacks_room
@@ -52,6 +52,30 @@ def new_folder(final: Path) -> Iterator[Path]:
         unfinished.replace(final)
         shutil.rmtree(previous, ignore_errors=True)
         say_if_dvc_lacks_room(final)
+
+
+@contextmanager
+def growing_folder(final: Path) -> Iterator[Path]:
+    """A folder that is called `final` when the block ends without an error, and is kept beside its place until then.
+
+    What a block made that was killed or failed is there for the next one, which must judge whether it is of use.
+    GfmError where `final` exists, or another process is making it.
+    """
+    if os.path.lexists(final):
+        raise GfmError(f"{final}: exists already; give a new folder, or remove it")
+    with only_writer(final):
+        unfinished = final.parent / f".{final.name}.unfinished"
+        try:
+            unfinished.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GfmError(f"{final}: cannot be written ({error.strerror}); give another place") from None
+        try:
+            yield unfinished
+        except BaseException:
+            with suppress(OSError):
+                unfinished.rmdir()  # where nothing was made
+            raise
+        unfinished.replace(final)
 
 
 @contextmanager

@@ -176,3 +176,29 @@ def search(
     from gfm.downstream.search_task import search_task
 
     search_task(loaded, task, model, trials)
+
+
+@app.command()
+def predict(
+    task: Annotated[str, typer.Argument(help="A key of `tasks`.")],
+    model: Annotated[str, typer.Argument(help="One of `models`, fine-tuned on the task.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT", help="GeoTIFFs, pictures, folders of them; change: BEFORE AFTER."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    seed: Annotated[int | None, typer.Option(help="Of the fine-tuning; without it the best on validation.")] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Of windows over a scene, share of their side.")
+    ] = 0.25,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Of class maps: write each class's probability too.")
+    ] = False,
+    params: ParamsFile = DEFAULT,
+) -> None:
+    """Run a fine-tuned model over new scenes: georeferenced maps of any size, or a table of labelled images."""
+    loaded = load_params(params)
+    _known_pair(loaded, task, model)
+    from gfm.downstream.prediction.predict import predict
+
+    predict(loaded, task, model, inputs, out, seed=seed, overlap=overlap, probabilities=probabilities)

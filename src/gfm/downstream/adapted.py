@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,31 @@ from torch import Tensor
 from gfm.downstream.adaptation import Adaptation, build_adaptation
 from gfm.downstream.adaptation.adaptation import HEAD
 from gfm.downstream.tasks import TaskModel, TaskSpec, build_model
+from gfm.downstream.trained_on import TrainedOn
 from gfm.errors import WeightsError
 from gfm.layout import encoder_folder
 from gfm.models.encoder import load_encoder
 from gfm.models.encoder_file import WEIGHTS
+from gfm.models.weights_hash import sha256_of
 from gfm.params import Finetune
 from gfm.tracking.provenance import content_hash
 
 KEY = "gfm"  # of the file's metadata
 
 
-def save_adapted(folder: Path, model: TaskModel, adaptation: Adaptation, *, kind: str, encoder: str, seed: int) -> None:
+def save_adapted(
+    folder: Path,
+    model: TaskModel,
+    adaptation: Adaptation,
+    *,
+    kind: str,
+    encoder: str,
+    seed: int,
+    trained_on: TrainedOn,
+) -> None:
     """Write `seed-N.safetensors` and, for adapters, `seed-N.adapters.safetensors` into `folder`.
 
-    The file's metadata says what it takes to build the model again around the encoder `encoder`.
+    The file's metadata says what it takes to build the model again around the encoder `encoder`, and to feed it.
     """
     mode = adaptation.settings.mode
     section = getattr(adaptation.settings, mode, None)
@@ -40,6 +51,7 @@ def save_adapted(folder: Path, model: TaskModel, adaptation: Adaptation, *, kind
         "encoder_digest": content_hash(encoder_folder(encoder) / WEIGHTS),  # None: drawn from the seed
         "seed": seed,
         "files": list(files),
+        "trained_on": trained_on.as_json(),
     }
     for suffix, tensors in files.items():
         plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -73,6 +85,32 @@ def load_adapted(folder: Path, seed: int, encoder: Path | None = None) -> TaskMo
     except (RuntimeError, KeyError) as error:
         raise WeightsError(f"{path}: not the weights of this model: {' '.join(str(error).split())}") from None
     return model.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedFile:
+    """What the files of one seed say of themselves."""
+
+    kind: str
+    trained_on: TrainedOn
+    weights: dict[str, str]  # every file of weights that the model is made of, by its path, and its SHA-256
+
+
+def describe_adapted(folder: Path, seed: int) -> AdaptedFile:
+    """What it takes to feed the model that `load_adapted` gives; WeightsError as there."""
+    path = _file(folder, seed, HEAD)
+    about = _about(path)
+    if "trained_on" not in about:
+        raise WeightsError(f"{path}: made before it said what it was trained on; run `gfm finetune` again")
+    files = [_file(folder, seed, suffix) for suffix in about["files"]]
+    encoder = encoder_folder(about["encoder"]) / WEIGHTS
+    if about["finetune"]["mode"] != "full" and encoder.exists():
+        files.append(encoder)
+    try:
+        weights = {file.as_posix(): sha256_of(file) for file in files}
+    except FileNotFoundError as error:
+        raise WeightsError(f"{error.filename}: no such file; run `gfm finetune` again") from None
+    return AdaptedFile(about["kind"], TrainedOn.from_json(about["trained_on"]), weights)
 
 
 def _file(folder: Path, seed: int, suffix: str) -> Path:

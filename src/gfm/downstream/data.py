@@ -78,13 +78,7 @@ class Chips(Dataset[Batch]):
         return Batch(image, torch.stack(targets), present)
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        images = self.data.images(sample, self.bands)
-        if self.spec.encoder_px is not None:
-            images = [_continued(image, self.spec.image_px) for image in images]
-        elif side := self.spec.mask_px or self.spec.number_px:
-            images = [_padded(image, side, 0) for image in images]
-        stack = np.stack([_resized(image, self.spec.image_px) for image in images])
-        return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2))), self._read_target(sample)
+        return as_seen(self.data.images(sample, self.bands), self.spec), self._read_target(sample)
 
     def _read_target(self, sample: Sample) -> Tensor:
         classes = self.spec.classes
@@ -101,6 +95,16 @@ class Chips(Dataset[Batch]):
         present = torch.zeros(len(classes))
         present[ids] = 1
         return present
+
+
+def as_seen(images: Sequence[np.ndarray[Any, np.dtype[np.uint8]]], spec: TaskSpec) -> Tensor:
+    """A sample's image (H, W, bands) of each date as a model takes it: uint8 (dates, bands, image_px, image_px)."""
+    if spec.encoder_px is not None:
+        images = [_continued(image, spec.image_px) for image in images]
+    elif side := spec.mask_px or spec.number_px:
+        images = [_padded(image, side, 0) for image in images]
+    stack = np.stack([_resized(image, spec.image_px) for image in images])
+    return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
 
 
 class ShuffledPasses(Sampler[list[int]]):

@@ -17,6 +17,7 @@ from gfm.downstream.formats import open_format
 from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex
 from gfm.downstream.tasks import TaskSpec
+from gfm.downstream.trained_on import TrainedOn
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_index
 from gfm.models.encoder_file import EncoderCard, read_card
@@ -53,6 +54,12 @@ class Job:
     def title(self) -> str:
         """For people."""
         return f"{self.task_name}, {self.model_name}"
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What whoever feeds the model later must know of its images."""
+        sizes = [row.sample.window[2:] for row in self.index.rows]
+        return TrainedOn.of(self.parts["train"].bands, self.task.data.imagery, sizes)
 
     @property
     def data(self) -> dict[str, Any]:

@@ -93,7 +93,15 @@ def _train(params: Params, job: Job, seed: int, finished: FinishedSeeds, run: Ru
 def _train_into(folder: Path, job: Job, seed: int, what: str) -> SeedResult:
     done = learn(job, seed, what)
     model, adaptation, learned = done.model, done.adaptation, done.learned
-    save_adapted(folder, model, adaptation, kind=job.task.kind, encoder=job.model_name, seed=seed)
+    save_adapted(
+        folder,
+        model,
+        adaptation,
+        kind=job.task.kind,
+        encoder=job.model_name,
+        seed=seed,
+        trained_on=job.trained_on,
+    )
     first = seed == job.task.finetune.seeds[0]
     if first:
         title = f"{job.task_name} (test), {job.model_name}, seed {seed}"

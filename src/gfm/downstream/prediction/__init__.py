@@ -1,0 +1,1 @@
+"""A fine-tuned model on new imagery: `gfm predict`."""
