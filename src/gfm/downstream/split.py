@@ -30,7 +30,7 @@ def split_places(task: str, places: Iterable[str], rule: PlaceSplit) -> dict[str
         if part not in parts.values():
             raise DataError(
                 f"tasks.{task}.data.split leaves no place to {part}; {_existing(known)}; "
-                "name places in test and val, or change the shares"
+                f"name places in test and val, or change the shares{_or_smaller(known)}"
             )
     return parts
 
@@ -50,6 +50,10 @@ def _part(task: str, place: str, rule: PlaceSplit) -> Part:
 
 def _within(place: str, name: str) -> bool:
     return place == name or place.startswith(f"{name}/")
+
+
+def _or_smaller(places: Sequence[str]) -> str:
+    return ", or make blocks of ground smaller (data.block_km)" if any("ground-" in place for place in places) else ""
 
 
 def _existing(places: Sequence[str]) -> str:
