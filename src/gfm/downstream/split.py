@@ -22,9 +22,10 @@ def split_places(task: str, places: Iterable[str], rule: PlaceSplit) -> dict[str
     """
     known = sorted(set(places))
     for part in ("test", "val"):
-        for name in getattr(rule, part):
-            if not any(_within(place, name) for place in known):
-                raise DataError(f"tasks.{task}.data.split.{part} names {name}, which is no place; {_existing(known)}")
+        unknown = [name for name in getattr(rule, part) if not any(_within(place, name) for place in known)]
+        if unknown:
+            names = f"{', '.join(unknown)}, which {'is no place' if len(unknown) == 1 else 'are no places'}"
+            raise DataError(f"tasks.{task}.data.split.{part} names {names}; {_existing(known)}")
     parts = {place: _part(task, place, rule) for place in known}
     for part in PARTS:
         if part not in parts.values():

@@ -88,7 +88,17 @@ from gfm.params.pretraining import (
     UnitDecoder,
 )
 from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
-from gfm.params.section import LocalFile, Name, OpenShare, ParameterError, Scalar, Section, Share, StoredValue
+from gfm.params.section import (
+    LocalFile,
+    Name,
+    OpenShare,
+    ParameterError,
+    ParameterFaults,
+    Scalar,
+    Section,
+    Share,
+    StoredValue,
+)
 from gfm.params.whole import Params
 
 __all__ = [
@@ -144,6 +154,7 @@ __all__ = [
     "OpenShare",
     "Oscd",
     "ParameterError",
+    "ParameterFaults",
     "Params",
     "Paths",
     "PlaceSplit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imag
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 
 Licence = Annotated[str, Field(pattern=r"\S")]
+ClassName = Annotated[str, Field(pattern=r"^\S")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 SCHEDULER_PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss")  # of distributed; its inproc reaches no other process
@@ -89,6 +91,27 @@ class LocalFile(str):
 
 class ParameterError(GfmError):
     """A parameter file that cannot be used; the message is one line naming the file, the key and the fix."""
+
+
+class ParameterFaults(ParameterError):
+    """Everything that is wrong with a parameter file: `faults` has a line each, the message is the first of them."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self._faults = tuple(faults)
+        more = len(faults) - 1
+        super().__init__(faults[0] + (f" (and {more} more; `gfm check` tells them)" if more else ""))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return self._faults
+
+
+class Contradictions(ValueError):
+    """What does not agree between sections, a line each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(faults[0])
 
 
 class Section(BaseModel):
