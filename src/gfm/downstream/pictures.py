@@ -121,7 +121,7 @@ def _draw_maps(path: Path, rows: Sequence[Sequence[Panel]], ids: Sequence[str], 
         for panel, axis in zip(row, line, strict=True):
             axis.imshow(panel.picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(_short(name, letters), fontsize=SMALL_POINTS)
+        line[0].set_ylabel("\n".join(wrap(_short(name, 2 * letters), letters)), fontsize=SMALL_POINTS)
     for scale in model.scales():
         own = [column for column, caption in enumerate(captions) if caption in scale.panels]
         _draw_scale(figure, figure.add_subplot(grid[-1, own[0] : own[-1] + 1]), scale)
