@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from gfm.evaluation.arp import RelativePerformance
 from gfm.evaluation.bootstrap import Interval
@@ -186,7 +187,7 @@ def _epochs(axes: Axes) -> None:
     low, high = axes.get_xlim()
     if high - low < 1:
         axes.set_xlim(low - 0.5, high + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _zero_line(axes: Axes, theme: Theme) -> None:

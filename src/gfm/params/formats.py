@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from gfm.params.imagery import Imagery, storable
-from gfm.params.section import Below, Section, Share, StoredValue
+from gfm.params.section import Below, FileBelow, Section, Share, StoredValue
 
 MOST_CLASSES = 255  # a pixel's class id is 8 bits, of which one value says that it is not scored
 
@@ -236,7 +236,7 @@ class ImageTargets(NumberMaps):
 class Labels(Section):
     """A CSV table of one row a sample: what it is called, its label and, where `split.column` says so, its part."""
 
-    file: Below = "labels.csv"  # below root
+    file: FileBelow = "labels.csv"  # below root
     path: str = "path"  # column: the image, or a sample's folder, below root
     label: str = "label"  # column: a class; several between separators (multilabel); a number (regression)
     separator: Annotated[str, Field(min_length=1)] = "|"  # between the labels of one sample

@@ -29,9 +29,19 @@ SCHEDULER_PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss")  # of distributed; its 
 
 
 def _below(root: str) -> str:
-    if not root or root.startswith(("/", "~", "\\")) or ".." in root.replace("\\", "/").split("/"):
+    if _leads_out(root):
         raise ValueError("must name a folder below paths.raw, without .. and not from the root")
     return root
+
+
+def _file_below(path: str) -> str:
+    if _leads_out(path) or path.endswith("/"):
+        raise ValueError("must name a file below the task's root, without .. and not from the file system's root")
+    return path
+
+
+def _leads_out(path: str) -> bool:
+    return not path or path.startswith(("/", "~", "\\")) or ".." in path.replace("\\", "/").split("/")
 
 
 def _store_address(address: str) -> str:
@@ -67,6 +77,7 @@ def _different(names: list[str]) -> list[str]:
 
 
 Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
+FileBelow = Annotated[str, AfterValidator(_file_below)]  # a file under a task's root
 # Where fsspec finds files: PROTOCOL://…
 StoreAddress = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://"), AfterValidator(_store_address)]
 Ascending = AfterValidator(_ascending)
