@@ -117,6 +117,15 @@ def test_pixels_ignored_beside_a_foreground_of_any_value(city):
     assert set(np.unique(mask)) == {0, 1, IGNORED} and (mask[16:] == IGNORED).all()
 
 
+@pytest.mark.parametrize("classes", [["ground", "roof"], {"ground": 0, "roof": [1, 2]}, {"roof": 1, "ground": 0}])
+def test_classes_are_recorded_so_that_they_mean_the_same_when_read_again(classes):
+    plain = {"format": "image-masks", "root": "r", "split": {"val_share": 0.1, "test_share": 0.1}}
+    declared = ImageMasks.model_validate(plain | {"classes": classes})
+    recorded = declared.model_dump(mode="json")
+    assert ImageMasks.model_validate(recorded) == declared
+    assert (recorded["classes"] == classes) == isinstance(classes, list)
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [

@@ -70,7 +70,7 @@ def test_a_network_without_training_is_no_rival(judge: Any) -> None:
     assert said.detail.startswith("gfm has the highest ARP, ") and "picking" not in said.line and not said.caution
     ahead = judge(scores | {"random": [0.9, 0.91, 0.9] * 2})
     assert ahead.headline == "No difference shown between gfm and teacher"
-    assert ahead.caution == "random, which no pretraining has seen, is ahead of it."
+    assert ahead.caution == "random, which starts without any pretraining, is ahead of it."
     assert judge({"teacher": [0.8, 0.8], "random": [0.3, 0.3]}).headline.startswith("random is behind teacher")
 
 

@@ -12,37 +12,34 @@ from gfm.downstream.table import TaskIndex
 from gfm.errors import DataError
 from gfm.imagery.raster import ImageError
 
-MOST = 256  # scenes that are read again
+MOST_BYTES = 1_000_000_000  # that are read again
 
 
 def check_unchanged(data: TaskFormat[Any], index: TaskIndex, table: Path) -> None:
     """DataError naming a file that was written after the index (`table`) and holds other bytes than it saw.
 
-    Times are looked at first, so that a fresh copy of everything costs the reading of a few scenes. Samples of several
-    dates are not compared: the index keeps one hash of all dates of a scene, of which a sample may name some.
+    Times are looked at first, and a gigabyte is read at most, where everything is a fresh copy. Samples of several dates
+    are not compared, since the index keeps one hash of all dates of a scene, of which a sample may name some; nor those
+    in containers.
     """
     if data.task.dates is not None:
         return
-    made, compared = table.stat().st_mtime_ns, set[str]()
+    made, compared, read = table.stat().st_mtime_ns, set[str](), 0
     for row in index.rows:
-        scene = Scene(row.sample.id, row.sample.place, row.sample.inputs, row.sample.target)
-        newer = [file for file in files_of(scene) if _written(data.raw / file) > made]
-        if not newer or row.content in compared:
+        if row.content in compared:  # another chip of the scene
             continue
         compared.add(row.content)
-        if len(compared) > MOST:
-            return
+        scene = Scene(row.sample.id, row.sample.place, row.sample.inputs, row.sample.target)
         try:
+            found = {path: path.stat() for path in (data.raw / file for file in files_of(scene))}
+            newer = [path for path, file in found.items() if file.st_mtime_ns > made]
+            if not newer:
+                continue
+            read += sum(file.st_size for file in found.values())
+            if read > MOST_BYTES:
+                return
             same = data.content(scene) == row.content
-        except (ImageError, OSError):  # its reading says what is wrong
+        except (ImageError, OSError):  # in a container, or its reading says what is wrong
             continue
         if not same:
-            raise DataError(f"{data.raw / newer[0]}: has changed since `gfm index` looked at it; run `gfm index` again")
-
-
-def _written(path: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 where it cannot be looked at."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+            raise DataError(f"{newer[0]}: has changed since `gfm index` looked at it; run `gfm index` again")

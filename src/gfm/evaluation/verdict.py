@@ -50,7 +50,7 @@ def verdict(assessment: Assessment) -> Verdict:
     chance = f"{picked}; picking the best of several flatters it." if others else ""
     caution, overturned = _without_small_tasks(assessment, best)
     if rivals[0] == UNTRAINED != best:
-        caution = _sentences(f"{UNTRAINED}, which no pretraining has seen, is ahead of it.", caution)
+        caution = _sentences(f"{UNTRAINED}, which starts without any pretraining, is ahead of it.", caution)
     if interval is None:
         why = assessment.intervals.reasons[best]
         return Verdict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
 
 from gfm.params.imagery import Imagery, storable
 from gfm.params.section import Below, FileBelow, Section, Share, StoredValue
@@ -110,6 +110,11 @@ class Masks(ClassMap):
     classes: ClassValues = Field(default={"background": [0], "foreground": [1]}, min_length=2)
     # exact: values are those of classes; above-zero: any value > 0 that is not ignored is the second of two classes
     foreground: Literal["exact", "above-zero"] = "exact"
+
+    @field_serializer("classes")
+    def _as_a_list(self, classes: dict[str, list[int]]) -> dict[str, list[int]] | list[str]:
+        """Plain class ids as most people declare them: what was recorded of a task stays the same."""
+        return list(classes) if [*classes.values()] == [[value] for value in range(len(classes))] else classes
 
     @model_validator(mode="after")
     def _zero_parts_two_classes(self) -> Masks:
