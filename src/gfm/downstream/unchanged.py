@@ -18,9 +18,9 @@ MOST_BYTES = 1_000_000_000  # that are read again
 def check_unchanged(data: TaskFormat[Any], index: TaskIndex, table: Path) -> None:
     """DataError naming a file that was written after the index (`table`) and holds other bytes than it saw.
 
-    Times are looked at first, and a gigabyte is read at most, where everything is a fresh copy. Samples of several dates
-    are not compared, since the index keeps one hash of all dates of a scene, of which a sample may name some; nor those
-    in containers.
+    Times are looked at first, and where everything is a fresh copy a gigabyte is read at most. Samples of several
+    dates are not compared, since the index keeps one hash of all dates of a scene, of which a sample may name some; nor
+    those in containers.
     """
     if data.task.dates is not None:
         return
