@@ -41,13 +41,14 @@ def check(params: ParamsFile = DEFAULT) -> None:
     ask(lambda: check_requirements(loaded))
     absent = ask(lambda: [check_imagery(loaded, params.parent)])
     notes = [*remarks(loaded), *filter(None, absent)]
-    if absent == [""]:  # the imagery is there
-        from gfm.downstream.named_places import check_named_places
+    raw = params.parent / loaded.paths.raw
+    if absent == [""]:  # every folder is there
         from gfm.geopile.first_files import check_first_files
 
-        raw = params.parent / loaded.paths.raw
         notes += ask(lambda: check_first_files(loaded, raw))
-        ask(lambda: check_named_places(loaded, raw))
+    from gfm.downstream.named_places import check_named_places
+
+    ask(lambda: check_named_places(loaded, raw))
     from gfm.downstream.adaptation.lora import check_lora_targets  # torch: after what can be said without it
     from gfm.pretraining.network_check import check_networks
 

@@ -21,11 +21,14 @@ def split_places(task: str, places: Iterable[str], rule: PlaceSplit) -> dict[str
     Shares are by hash of the place's name alone: a place never changes its part when others come or go.
     """
     known = sorted(set(places))
+    told = []
     for part in ("test", "val"):
         unknown = [name for name in getattr(rule, part) if not any(_within(place, name) for place in known)]
         if unknown:
             names = f"{', '.join(unknown)}, which {'is no place' if len(unknown) == 1 else 'are no places'}"
-            raise DataError(f"tasks.{task}.data.split.{part} names {names}; {_existing(known)}")
+            told.append(f"tasks.{task}.data.split.{part} names {names}")
+    if told:
+        raise DataError("; ".join([*told, _existing(known)]))
     parts = {place: _part(task, place, rule) for place in known}
     for part in PARTS:
         if part not in parts.values():

@@ -68,9 +68,21 @@ def legend_above(axes: Axes, entries: int) -> None:
     """Entries in rows of at most four, fewer of long names, above the axes; nothing where nothing is labelled."""
     handles, names = axes.get_legend_handles_labels()
     if names:
-        across = max(1, min(entries, 4, LEGEND_LETTERS // (max(map(len, names)) + HANDLE_LETTERS)))
-        names = [in_lines(name, 2 * ROW_LETTERS) for name in names]
-        axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=across, frameon=False, fontsize=9)
+        own = [in_lines(name, 2 * ROW_LETTERS) for name in names]
+        across = min(entries, _across(names))
+        axes.legend(handles, own, loc="lower left", bbox_to_anchor=(0, 1), ncols=across, frameon=False, fontsize=9)
+
+
+def further_rows_in(names: Sequence[str]) -> float:
+    """How high the rows of a legend are, in inches, below its first, which every figure has room for."""
+    across = _across(names)
+    rows = [names[first : first + across] for first in range(0, len(names), across)]
+    return sum(row_in((in_lines(name, 2 * ROW_LETTERS) for name in row), 0.0) for row in rows[1:])
+
+
+def _across(names: Sequence[str]) -> int:
+    """Entries beside each other: at most four, fewer of long names."""
+    return max(1, min(4, LEGEND_LETTERS // (max(map(len, names), default=1) + HANDLE_LETTERS)))
 
 
 def in_lines(name: str, letters: int = ROW_LETTERS) -> str:

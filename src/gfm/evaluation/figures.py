@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gfm.evaluation.arp import RelativePerformance
 from gfm.evaluation.bootstrap import Interval
-from gfm.evaluation.canvas import PALETTE, Theme, canvas, in_lines, legend_above, png, row_in
+from gfm.evaluation.canvas import PALETTE, Theme, canvas, further_rows_in, in_lines, legend_above, png, row_in
 
 
 def arp_bars(
@@ -87,7 +87,7 @@ def contribution_bars(
     models = [model for model in performance if model != baseline]
     tasks = list(performance[baseline].contributions)
     names = [in_lines(task) for task in tasks]
-    with canvas(theme, 1.2 + len(tasks) * row_in(names, 0.2 + 0.2 * len(models))) as figure:
+    with canvas(theme, 1.2 + further_rows_in(models) + len(tasks) * row_in(names, 0.2 + 0.2 * len(models))) as figure:
         axes = figure.add_subplot()
         height = 0.8 / max(len(models), 1)
         for number, model in enumerate(models):
@@ -112,7 +112,7 @@ def arp_against_carbon(
     """ARP (percent) over CO2eq: `points` maps a model to (kg CO2eq, ARP)."""
     small = max(kg for kg, _ in points.values()) < 1
     unit, scale = ("g", 1000) if small else ("kg", 1)
-    with canvas(theme, 3.1) as figure:
+    with canvas(theme, 3.1 + further_rows_in(list(points))) as figure:
         axes = figure.add_subplot()
         axes.axhline(0, color=theme.faint, linewidth=1, zorder=0)
         for model, (kilograms, arp) in points.items():
@@ -141,7 +141,7 @@ def learning_curves(
     columns = {"val_score": (f"validation {metric}", 2), "train_loss": ("training loss", 1)}
     shown = [name for name in columns if any(_has(history, name) for history in histories.values())]
     heights = [columns[name][1] for name in shown]
-    with canvas(theme, 1.0 + sum(heights)) as figure:
+    with canvas(theme, 1.0 + further_rows_in(list(histories)) + sum(heights)) as figure:
         panels = figure.subplots(len(shown), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         for axes, column in zip(panels, shown, strict=True):
             axes.set_ylabel(columns[column][0])
