@@ -96,7 +96,7 @@ def test_an_error_of_many_lines_still_reaches_the_terminal_as_one(
     def fail(_: Path) -> None:
         raise GfmError("first\nsecond")
 
-    monkeypatch.setattr("gfm.cli.data.load_params", fail)
+    monkeypatch.setattr("gfm.cli.check.load_params", fail)
     assert run(capsys, monkeypatch, "check")[2] == "gfm: first second\n"
 
 
@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(
     def fail(_: Path) -> None:
         raise error
 
-    monkeypatch.setattr("gfm.cli.data.load_params", fail)
+    monkeypatch.setattr("gfm.cli.check.load_params", fail)
     code, _, err = run(capsys, monkeypatch, "check")
     assert code == 2
     assert "No space left on device" in err and err.endswith("; make room and run the same command again\n")
@@ -124,7 +124,7 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def fail(_: Path) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("gfm.cli.data.load_params", fail)
+    monkeypatch.setattr("gfm.cli.check.load_params", fail)
     monkeypatch.setattr(sys, "argv", ["gfm", "check"])
     with pytest.raises(KeyError):
         main()
@@ -162,3 +162,20 @@ def test_a_name_that_the_parameters_lack_is_refused_before_torch_is_loaded(
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, line)
+
+
+def test_check_tells_every_fault_of_the_parameters_a_line_each_and_twenty_at_most(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("tile_px:", "tile_size:").replace("seed: 0", "seed: x"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, monkeypatch, "check", "--params", "mine.yaml")
+    assert code == 2 and err.splitlines() == [
+        "gfm: mine.yaml: seed = 'x': must be a whole number",
+        "gfm: mine.yaml: geopile.tile_size: unknown key; did you mean tile_px?",
+    ]
+    path.write_text(text + "".join(f"key{number}: 1\n" for number in range(23)), encoding="utf-8")
+    lines = run(capsys, monkeypatch, "check", "--params", "mine.yaml")[2].splitlines()
+    assert len(lines) == 21 and lines[-1] == "gfm: and 3 more"

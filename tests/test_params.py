@@ -105,6 +105,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("geopile/sources", {}, "geopile.sources = {}: needs at least 1 entry, not 0"),
         ("geopile/bands", [], "geopile.bands = []: needs at least 1 entry, not 0"),
         ("geopile/sources/scenes/licence", " ", "geopile.sources.scenes.licence = ' ': must be the terms of use, in words"),
+        ("geopile/land_cover", {"root": "lc", "classes": {1: ""}}, "geopile.land_cover.classes.1 = '': must be the name of a class, which does not begin with a blank"),
         # wrong types and ranges
         ("seed", "x", "seed = 'x': must be a whole number"),
         ("seed", -1, "seed = -1: must be greater than or equal to 0"),
@@ -119,7 +120,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("tasks/scenes/finetune/lr", ".1.", "tasks.scenes.finetune.lr = '.1.': must be a number"),
         ("tasks/scenes/finetune/lr", float("inf"), "tasks.scenes.finetune.lr = inf: must be a finite number"),
         ("tasks/scenes/finetune/seeds", [1, -2], "tasks.scenes.finetune.seeds.1 = -2: must be greater than or equal to 0"),
-        ("tasks/buildings/data/classes", ["no", False], "tasks.buildings.data.classes.1 = False: must be text in quotes"),
+        ("tasks/buildings/data/classes", ["no", False], "tasks.buildings.data.classes: names False, which YAML does not take for text: write it in quotes"),
         ("geopile/sources/scenes/imagery/bands", {"R": "red"}, "geopile.sources.scenes.imagery.bands.R = 'red': must be a number"),
         ("pretrain/my model", {"recipe": "gfm"}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
@@ -256,7 +257,43 @@ def test_a_student_of_another_architecture_cannot_start_from_the_teachers_weight
 
 def test_several_mistakes_show_the_first_and_how_many_more(tmp_path: Path) -> None:
     raw = changed("seed", "x") | {"sed": 1, "device": "gpu"}
-    assert message(tmp_path, raw) == "seed = 'x': must be a whole number (and 2 more)"
+    assert message(tmp_path, raw) == "seed = 'x': must be a whole number (and 2 more; `gfm check` tells them)"
+
+
+def faults(tmp_path: Path, raw: Any) -> list[str]:
+    message(tmp_path, raw)
+    with pytest.raises(ParameterError) as caught:
+        load(tmp_path / "params.yaml")
+    return [fault.removeprefix(f"{tmp_path / 'params.yaml'}: ") for fault in caught.value.faults]
+
+
+def test_every_wrong_key_and_value_has_a_line_and_the_branches_of_a_union_share_one(tmp_path: Path) -> None:
+    raw = changed("seed", "x") | {"sed": 1}
+    raw["geopile"]["sources"]["scenes"] |= {"gsd_m": "ten", "rooot": "x"}
+    raw["tasks"]["scenes"]["data"]["split"] = {}
+    assert faults(tmp_path, raw) == [
+        "seed = 'x': must be a whole number",
+        "geopile.sources.scenes.gsd_m = 'ten': must be a number or a list",
+        "geopile.sources.scenes.rooot: unknown key; did you mean root?",
+        "tasks.scenes.data.split: give either test (names of places) or test_share (above 0), not both or neither",
+        "sed: unknown key; did you mean seed?",
+    ]
+
+
+def test_everything_that_does_not_agree_between_sections_has_a_line(tmp_path: Path) -> None:
+    raw = changed("models", ["x", "y", "gfm"])
+    raw["teacher"]["sources"] = ["nope", "scenes"]
+    raw["evaluate"] = {"geobench2": {"lost": {"dataset": "caffe"}}}
+    raw["pretrain"]["gfm"] |= {"batch_size": 5, "accumulate": 2}
+    assert faults(tmp_path, raw) == [
+        "teacher.sources names nope, which is not in geopile.sources",
+        "teacher.sources names scenes, which carries no labels (declare class-folders, webdataset, or archive with labels: folders)",
+        "models names x; known are gfm, random, teacher",
+        "models names y; known are gfm, random, teacher",
+        "evaluate.baseline = teacher is not one of models",
+        "evaluate.geobench2 names lost, which is not in tasks; it has scenes, change, buildings",
+        "pretrain.gfm.accumulate = 2 does not divide pretrain.gfm.batch_size = 5",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +380,7 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True).filter(l
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 2**31),
-    tasks=st.lists(names, min_size=1, max_size=3, unique=True),
+    tasks=st.lists(names, min_size=1, max_size=3, unique_by=str.lower),
     pretrain=names,
     lr=st.floats(1e-9, 10, allow_nan=False),
     gsd=st.one_of(st.none(), st.floats(0.01, 100), st.tuples(st.floats(0.01, 1), st.floats(1, 100))),

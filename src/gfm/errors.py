@@ -4,6 +4,11 @@
 class GfmError(Exception):
     """Something the user can mend; the command line prints its message alone and exits with 2."""
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, a line each; most errors are about one thing."""
+        return (str(self),)
+
 
 class DataError(GfmError):
     """Data that cannot be used as a whole (a missing source, a failed validation); single bad files are quarantined."""

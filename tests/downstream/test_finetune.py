@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -158,3 +159,28 @@ def test_the_quarantine_is_known_where_the_scores_are(buildings):
     workplace.gfm("finetune", "buildings", "random")
     run = json.loads((workplace.folder / "models/tasks/buildings/random/run.json").read_text())
     assert run["quarantined"] == len(workplace.quarantined()) == 1
+
+
+def test_a_file_that_has_changed_since_the_index_is_named_before_anything_trains(buildings, drawing):
+    workplace = buildings()
+    assert workplace.gfm("index")[0] == 0
+    changed = workplace.raw / "b/north/masks/2.png"
+    kept = changed.read_bytes()
+    later = (workplace.folder / "data/tasks/buildings.parquet").stat().st_mtime + 5
+    drawing.picture(changed, np.full((20, 24), 255, np.uint8))
+    os.utime(changed, (later, later))
+    code, printed = workplace.gfm("finetune", "buildings", "teacher")
+    assert code == 2 and "b/north/masks/2.png: has changed since `gfm index` looked at it; run `gfm index`" in printed
+    changed.write_bytes(kept)  # written later, with the same bytes: what a copy or a checkout leaves
+    os.utime(changed, (later, later))
+    assert workplace.gfm("finetune", "buildings", "teacher")[0] == 0
+
+
+def test_classes_that_were_renamed_since_the_index_are_an_error(buildings, drawing):
+    workplace = buildings()
+    assert workplace.gfm("index")[0] == 0
+    task = drawing.segmentation(positive_class="roof")
+    task["data"]["classes"] = ["ground", "roof"]
+    workplace.declare(buildings=task)
+    code, printed = workplace.gfm("finetune", "buildings", "teacher")
+    assert code == 2 and "made for the classes ground, building, now ground, roof; run `gfm index` again" in printed

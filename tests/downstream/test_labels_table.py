@@ -124,6 +124,8 @@ def test_a_test_part_of_one_image_has_no_r2_and_that_is_said(workplace, table):
     [
         ({"data": {"labels": {"label": "kind"}}}, "labels.csv: has no column kind; it has path, label, level, split"),
         ({"data": {"labels": {"file": "l.csv"}}}, "l.csv: no such file; it is data.labels.file below data.root"),
+        ({"data": {"labels": {"file": "../l.csv"}}}, "data.labels.file: must name a file below the task's root"),
+        ({"data": {"labels": {"file": "tables/"}}}, "data.labels.file: must name a file below the task's root"),
         ({"data": {"split": {"column": "split", "test": ["a"]}}}, "column says the part of every row"),
         ({"dates": {"number": 2}}, "dates is for dated-folders"),
     ],

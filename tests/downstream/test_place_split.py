@@ -50,3 +50,27 @@ def test_the_same_picture_on_both_sides_leaves_training_then_validation_never_te
     parts = ["train", "val", "test", "train", "train"]
     hashes = [["a", "x"], ["b"], ["b", "a"], ["c"], ["c"]]
     assert doubles(parts, hashes) == {0, 1}
+
+
+def test_check_names_places_that_a_split_names_and_the_folder_does_not_hold(buildings, drawing):
+    task = drawing.segmentation()
+    task["data"]["split"] = {"val": ["souht", "west"], "test": ["eats"]}
+    workplace = buildings(data=task["data"])
+    code, printed = workplace.gfm("check")
+    lines = printed.splitlines()
+    assert code == 2 and lines[0].startswith("gfm: geopile.sources.a.root = a: no such folder")
+    assert lines[1] == (
+        "gfm: tasks.buildings.data.split.test names eats, which is no place; tasks.buildings.data.split.val names "
+        "souht, west, which are no places; 3 places exist: east, north, south"
+    )
+
+
+def test_check_names_lora_targets_that_a_declared_network_lacks(buildings, drawing):
+    pytest.importorskip("peft")
+    lora = {"mode": "lora", "lora": {"targets": ["qkvv"]}}
+    workplace = buildings(finetune=drawing.short | lora)
+    drawing.picture(workplace.raw / "a/x/1.png", workplace.noise(64, 64))
+    code, printed = workplace.gfm("check")
+    assert code == 2
+    assert "gfm: tasks.buildings.finetune.lora.targets: student: swin_base" in printed
+    assert "has no linear layers named qkvv for LoRA: its linear layers are named " in printed

@@ -58,7 +58,8 @@ def test_a_mask_of_0_and_255_read_as_class_ids_is_refused_with_the_fix(buildings
     workplace = buildings(**task)
     code, printed = workplace.gfm("index")
     assert code == 2 and "no usable sample for tasks.buildings, all 18 were refused" in printed
-    assert "mask value 255 is no class id, classes are 0 to 1" in printed
+    assert "masks/0.png: holds the value 255, which is no class" in printed
+    assert "or set tasks.buildings.data.foreground = above-zero" in printed
 
 
 def test_a_grey_mask_saved_as_rgba_counts_by_its_colour_not_by_its_alpha(buildings, drawing):

@@ -24,7 +24,7 @@ from PIL import Image
 from gfm.errors import DataError
 from gfm.evaluation.describe import describe
 from gfm.evaluation.diversity import effective_number, shannon
-from gfm.layout import COLLECTION, COLLECTION_REPORT, COLLECTION_SPLIT, LEAKS, MANIFEST, QUARANTINE
+from gfm.layout import COLLECTION, COLLECTION_REPORT, COLLECTION_SPLIT, LEAKS, MANIFEST, QUARANTINE, manifest_without
 from gfm.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +182,34 @@ def test_land_cover_is_drawn_a_source_where_rasters_are_declared(collection: Cal
     assert summary["sources"]["aerial"]["land_cover"] == {"water": 2, "tree cover": 1}
     assert "2 classes of 1 to 2 images, as even as 1.9 of equal size; 1 without one" in text
     assert "land-cover-aerial" in figures and "land-cover-satellite" not in figures
+    assert "2 of 5 images have none: they do not say where they lie, or the rasters say nothing" in text
+
+
+def test_land_cover_that_no_image_has_is_said_without_a_figure(collection: Callable[..., Collection]) -> None:
+    made = collection("aerial")
+    made.land_cover = {10: "tree cover"}
+    made.add("aerial", land_cover=None)
+    text, _, figures = described(made)
+    assert "1 of 1 images have none" in text and not any("land-cover" in name for name in figures)
+    made.rows[0]["land_cover"] = "tree cover"
+    assert "It is known of every image" in described(made)[0]
+
+
+def test_what_the_collection_would_be_without_a_source_is_told_a_line_each(
+    collection: Callable[..., Collection],
+) -> None:
+    made = collection("aerial", "satellite")
+    kept = [made.add("aerial"), made.add("aerial"), made.add("satellite")]
+    text, summary, _ = described(made)
+    assert "Without" not in text and "without" not in summary
+    for source, ids in (("aerial", [kept[2], "satellite/copy.png"]), ("satellite", kept[:2])):
+        path = manifest_without(source)
+        path.parent.mkdir(exist_ok=True)
+        pd.DataFrame({"id": ids}).to_parquet(path)
+    text, summary, _ = described(made)
+    assert "Without aerial: 2 images. 2 of the collection are left out, 1 returns." in text
+    assert "Without satellite: 2 images. 1 of the collection is left out, 0 return." in text
+    assert summary["without"][0] == {"source": "aerial", "images": 2, "left_out": 2, "returned": 1}
 
 
 def test_the_numbers_of_each_source_are_those_of_its_images(collection: Callable[..., Collection]) -> None:

@@ -48,6 +48,29 @@ def test_results_say_mode_and_data_set_and_arp_takes_each_data_set_once(modes: A
     assert code == 0 and "left out, as variants of other tasks: scenes-knn" in out
 
 
+def test_data_that_several_tasks_share_is_counted_once_and_the_page_says_so(modes: Any) -> None:
+    leaks = pd.read_csv("data/splits/leaks.csv")
+    again = leaks[leaks["task"] == "scenes"].assign(task="scenes-knn")
+    pd.concat([leaks, again]).to_csv("data/splits/leaks.csv", index=False)
+    rows = [(task, "ucm/a.png", "truncated") for task in ("scenes", "scenes-knn")]
+    pd.DataFrame(rows, columns=["task", "file", "reason"]).to_csv("data/tasks/quarantine.csv", index=False)
+    evaluate(modes.params)
+    page = Path("reports/report.html").read_text()
+    data = page[page.index('id="data"') : page.index('id="provenance"')]
+    assert "scenes with its variants scenes-knn: of the same data, which is counted once, here and above." in data
+    assert data.count("scenes-knn") == 1 and "and 1 of the tasks could not be used" in data
+
+
+def test_a_mode_in_which_nothing_learns_has_no_empty_curves(modes: Any) -> None:
+    for model in modes.params.models:
+        columns = ["seed", "epoch", "step", "train_loss", "val_score"]
+        pd.DataFrame(columns=columns).to_csv(f"models/tasks/scenes-knn/{model}/history.csv", index=False)
+    evaluate(modes.params)
+    assert not Path("reports/figures/learning-scenes-knn.png").exists()
+    assert Path("reports/figures/learning-scenes.png").exists()
+    assert "No curves of scenes-knn, where nothing learns by epochs." in Path("reports/report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

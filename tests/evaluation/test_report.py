@@ -157,9 +157,9 @@ def test_every_run_is_accounted_for_once_with_sums_by_task(page: str) -> None:
     told = words(page)
     account = told[told.index("Every run once") : told.index("How it is known")]
     assert account.count("pretraining gfm") == 1
-    assert re.search(r"teacher 0\.00225 0\.0009 not computed \S+ s 2,800 0\.000321 teacher, gfm", account), account
-    assert re.search(r"task change 0\.003 0\.0012 not computed \S+ s 5,700 0\.000211 fine-tuning", account), account
-    assert "all runs 0.019 0.0076" in account
+    assert re.search(r"teacher 0\.00225 0\.9 g not computed \S+ s 2,800 0\.321 g teacher, gfm", account), account
+    assert re.search(r"task change 0\.003 1\.2 g not computed \S+ s 5,700 0\.211 g fine-tuning", account), account
+    assert "all runs 0.019 7.6 g" in account
     assert not re.search(r"\de-\d", told)
 
 
@@ -253,7 +253,7 @@ def test_what_weakens_the_numbers_is_said_on_the_page(
     assert "ffffffffff (change gfm)" in text
     assert "Uncommitted changes were in the working tree of change gfm" in text
     assert "Not measured: fine-tuning on change" in text
-    assert "ARP is not drawn against kg CO2eq" in text
+    assert "ARP is not drawn against CO2eq" in text
     gfm = json.loads(Path("reports/arp.json").read_text())["models"]["gfm"]
     assert (gfm["low"], gfm["high"], gfm["kg_co2eq"]) == (None, None, None)  # and never zero
     print_results(workspace.params)
@@ -273,7 +273,7 @@ def test_a_baseline_that_scores_zero_leaves_everything_but_arp(
     why = "The baseline teacher scores 0 on task change, and ARP divides by it; choose another baseline"
     text, out = words(Path("reports/report.html").read_text()), capsys.readouterr().out
     assert f"ARP is not defined {why}" in text and f"ARP is not defined. {why}" in out
-    assert "ARP is not drawn against kg CO2eq: it is not defined" in text
+    assert "ARP is not drawn against CO2eq: it is not defined" in text
     assert re.search(r"^ARP, %( +not defined){3}$", out, re.MULTILINE)
     assert re.search(r"^change \(f1\) +0.213 ±0.035 +0.000 ±0.000 +0.407 ±0.025$", out, re.MULTILINE)
     assert "change,f1,0.430000,2" in Path("reports/results.csv").read_text()
@@ -316,10 +316,10 @@ def test_the_terminal_shows_the_table_and_where_to_look_further(
     assert re.search(
         r"^ARP, % +-33\.93 \[-\d+\.\d\d, -\d+\.\d\d\] +0 +\+10\.39 \[\+9\.12, \+11\.51\]$", out, re.MULTILINE
     )
-    assert re.search(r"^kg CO2eq +0\.0012 +0\.0021 +0\.0052$", out, re.MULTILINE)
+    assert re.search(r"^CO2eq +1\.2 g +2\.1 g +5\.2 g$", out, re.MULTILINE)
     assert len({len(line) for line in lines[:8]}) == 1  # aligned
     assert lines[8].startswith("± is half of the 95 % bootstrap interval over seeds")
-    assert lines[9] == "kg CO2eq by codecarbon 3.3.2: CPU by its load."
+    assert lines[9] == "CO2eq by codecarbon 3.3.2: CPU by its load."
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in out
     assert "prefect server start" in out
     assert "reports/report.html" in out

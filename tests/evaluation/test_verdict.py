@@ -59,9 +59,19 @@ def test_few_seeds_never_show_a_loss(judge: Any) -> None:
 
 
 def test_the_best_of_several_is_said_to_be_picked(judge: Any) -> None:
-    scores = {"teacher": [0.80, 0.81], "gfm": [0.90, 0.91], "random": [0.3, 0.31]}
+    scores = {"teacher": [0.80, 0.81], "gfm": [0.90, 0.91], "simmim": [0.3, 0.31], "random": [0.2, 0.21]}
     assert "gfm has the highest ARP of 2 models compared with teacher; picking" in judge(scores).detail
     assert "picking" in judge({model: values[:1] for model, values in scores.items()}).detail
+
+
+def test_a_network_without_training_is_no_rival(judge: Any) -> None:
+    scores = {"teacher": [0.80, 0.81, 0.82] * 2, "gfm": [0.79, 0.81, 0.86] * 2, "random": [0.3, 0.31, 0.3] * 2}
+    said = judge(scores)
+    assert said.detail.startswith("gfm has the highest ARP, ") and "picking" not in said.line and not said.caution
+    ahead = judge(scores | {"random": [0.9, 0.91, 0.9] * 2})
+    assert ahead.headline == "No difference shown between gfm and teacher"
+    assert ahead.caution == "random, which starts without any pretraining, is ahead of it."
+    assert judge({"teacher": [0.8, 0.8], "random": [0.3, 0.3]}).headline.startswith("random is behind teacher")
 
 
 def test_an_interval_that_includes_zero_shows_no_difference(judge: Any) -> None:

@@ -31,8 +31,8 @@ def test_lineage_tells_data_code_parents_energy_licences_and_fine_tunings(store:
         "data, DVC d1.dir data, manifest m1 data, splits s1",
         f"parent teacher supervised, run {store.teacher}",
         "licence, weights Apache-2.0 licence, data public domain; research <only>",
-        "making gfm 0.25 0.1 teacher 0.25 0.1 sum of it and its parents 0.5 0.2",
-        "scenes/gfm 0.25 0.1 sum of its fine-tunings 0.25 0.1",
+        "making gfm 0.25 100 g teacher 0.25 100 g sum of it and its parents 0.5 200 g",
+        "scenes/gfm 0.25 100 g sum of its fine-tunings 0.25 100 g",
         "Measured by: by the test",
         "Grid: 0.400 kg CO2eq per kWh (FRA, stated)",
         f"run {tuning}",
@@ -59,7 +59,7 @@ def test_lineage_says_what_was_not_measured_and_sums_nothing_then(store: Any, gf
     )
     out = " ".join(gfm("lineage", imported)[1].split())
     assert "Not measured: teacher: the training of timm/swin, which happened elsewhere" in out
-    assert "sum of it and its parents 0.25 0.1" in out
+    assert "sum of it and its parents 0.25 100 g" in out
 
 
 def test_lineage_finds_the_versions_built_on_a_data_version(store: Any, gfm: Gfm) -> None:

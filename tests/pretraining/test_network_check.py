@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+import timm
+import torch
 from safetensors.torch import save_file
 
 from gfm.errors import GfmError
@@ -76,7 +78,45 @@ def test_every_tap_that_its_network_lacks_is_named_at_once(make_params, tmp_path
     params = params.model_copy(update={"pretrain": params.pretrain | {"again": params.pretrain["gfm"]}})
     with pytest.raises(GfmError) as caught:
         check_networks(params, tmp_path)
-    told = str(caught.value)
+    told = "\n".join(caught.value.faults)
     for name in ("gfm", "again"):
         assert f"pretrain.{name}.student_tap.merged = true: " in told
         assert f"pretrain.{name}.teacher_tap.merged = true: " in told
+
+
+def _weights(path, name, image_px):
+    """A network's tensors as they are published, and a declaration of them."""
+    state = {key: value.contiguous() for key, value in timm.create_model(name).state_dict().items()}
+    save_file(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    network = {"architecture": {"name": name, "image_px": image_px}, "weights": path.name, "sha256": digest}
+    return state, WEIGHTS | network | HALF
+
+
+def test_statistics_folded_into_convolutions_are_named_before_any_import(make_params, tmp_path):
+    _, declared = _weights(
+        tmp_path / "fresh.safetensors", "test_resnet", 64
+    )  # an untrained network's means are 0, its variances 1
+    with pytest.raises(GfmError, match=r"^teacher\.batch_norm = live: all batch norm means .* give batch_norm: frozen"):
+        check_networks(make_params(teacher=declared, pretrain={"recipe": "simmim"}), tmp_path)
+    check_networks(make_params(teacher=declared | {"batch_norm": "frozen"}, pretrain={"recipe": "simmim"}), tmp_path)
+
+
+def test_weights_of_another_network_are_named_and_a_classifier_may_be_there(make_params, tmp_path):
+    state, declared = _weights(tmp_path / "w.safetensors", "test_vit", 160)
+    check_networks(make_params(teacher=declared, pretrain={"recipe": "simmim"}), tmp_path)
+    first = next(key for key in state if key.endswith("qkv.weight"))
+    save_file(state | {first: torch.zeros(2, 2), "stray": torch.zeros(1)}, tmp_path / "w.safetensors")
+    declared["sha256"] = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+    with pytest.raises(GfmError, match=rf"w\.safetensors: .*has unknown stray; has {first} \(2, 2\) instead of"):
+        check_networks(make_params(teacher=declared, pretrain={"recipe": "simmim"}), tmp_path)
+
+
+def test_all_networks_faults_are_told_at_once(make_params, tmp_path):
+    encoders = {"a": WEIGHTS, "b": WEIGHTS | {"architecture": {"name": "swin_tony"}, "weights": "gone.safetensors"}}
+    with pytest.raises(GfmError) as caught:
+        check_networks(make_params(encoders=encoders, pretrain={"recipe": "simmim"}), tmp_path)
+    told = [fault.split(":")[0] for fault in caught.value.faults]
+    assert told == [
+        "encoders.b.architecture", "encoders.a.weights = lost.safetensors", "encoders.b.weights = gone.safetensors"
+    ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gfm.tracking.amount import amount
+from gfm.tracking.amount import amount, co2eq
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ from gfm.tracking.amount import amount
 )
 def test_an_amount_is_plain(value: float | None, text: str) -> None:
     assert amount(value) == text
+
+
+def test_co2eq_is_told_in_grams_below_a_kilogram() -> None:
+    assert [co2eq(kg) for kg in (None, 0.0, 8.5e-05, 0.0031, 0.9996, 1.0, 1234.5)] == [
+        "not measured", "0 g", "0.085 g", "3.1 g", "1000 g", "1 kg", "1,234 kg"
+    ]  # fmt: skip

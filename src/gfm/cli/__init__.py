@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from gfm.cli import data, models, registry, results  # noqa: F401  (each registers its commands)
+from gfm.cli import check, data, models, registry, results  # noqa: F401  (each registers its commands)
 from gfm.cli.app import app
 from gfm.disk_room import is_full_disk
 from gfm.dvc_stage import stop_with_dvc

@@ -19,35 +19,6 @@ def sample(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = 
 
 
 @app.command()
-def check(params: ParamsFile = DEFAULT) -> None:
-    """Check the parameter file and say what it describes."""
-    from gfm.downstream.requirements import check_requirements
-    from gfm.geopile.first_files import check_first_files
-    from gfm.params.remarks import remarks
-    from gfm.progress import counted
-    from gfm.raw_imagery import check_imagery
-    from gfm.workspace import check_tracked
-
-    loaded = load_params(params)
-    check_tracked(params, loaded)
-    check_requirements(loaded)
-    imagery = check_imagery(loaded, params.parent)
-    notes = remarks(loaded)
-    notes += [imagery] if imagery else check_first_files(loaded, params.parent / loaded.paths.raw)
-    from gfm.pretraining.network_check import check_networks  # torch: after what can be said without it
-
-    notes += check_networks(loaded, params.parent)
-    published = f"{counted(len(loaded.encoders), 'published encoder')}, " if loaded.encoders else ""
-    print(
-        f"{params}: {counted(len(loaded.geopile.sources), 'source')}, "
-        f"{published}{counted(len(loaded.pretrain), 'pretraining')}, "
-        f"{counted(len(loaded.tasks), 'task')} x {counted(len(loaded.models), 'model')}"
-    )
-    for note in notes:
-        print(f"note: {note}")
-
-
-@app.command()
 def workspace(
     config: Annotated[Path, typer.Argument(help="A whole parameter file, for example configs/field.yaml.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],

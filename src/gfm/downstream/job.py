@@ -18,11 +18,13 @@ from gfm.downstream.split import PARTS, Part
 from gfm.downstream.table import TaskIndex
 from gfm.downstream.tasks import TaskSpec
 from gfm.downstream.trained_on import TrainedOn
+from gfm.downstream.unchanged import check_unchanged
 from gfm.errors import DataError
 from gfm.layout import encoder_folder, task_index
 from gfm.models.encoder_file import EncoderCard, read_card
 from gfm.params import (
     CLASS_MAPS,
+    ClassMap,
     DatedFolders,
     Format,
     GeoBench2Samples,
@@ -73,11 +75,18 @@ class Job:
 
 
 def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -> Job:
-    """One model's work on one task; GfmError where its index is another kind's, or a band or encoder is missing."""
+    """One model's work on one task; GfmError where its index is another kind's or of files that have changed since, or
+    where a band or encoder is missing.
+    """
     task = params.tasks[task_name]
     if index.kind != task.kind:
         raise DataError(
             f"{task_index(task_name)}: made for a {index.kind} task, now {task.kind}; run `gfm index` again"
+        )
+    if task.kind in CLASS_MAPS and isinstance(task.data, ClassMap) and [*task.data.classes] != index.classes:
+        raise DataError(
+            f"{task_index(task_name)}: made for the classes {', '.join(index.classes)}, now "
+            f"{', '.join(task.data.classes)}; run `gfm index` again"
         )
     most = max(len(row.sample.inputs) for row in index.rows)
     if task.dates is not None and most > task.dates.number:
@@ -87,6 +96,7 @@ def prepare(params: Params, task_name: str, model_name: str, index: TaskIndex) -
     card = read_card(encoder_folder(model_name))
     spec = _spec(task_name, task, index, bands=len(card.bands))
     data = open_format(task_name, task, Path(params.paths.raw))
+    check_unchanged(data, index, task_index(task_name))
     bands = matching_bands(params, task_name, card.bands, index.collection_um, card.wavelengths_um)
     held = fits_memory(spec, len(index.rows))
     parts = {part: Chips(data, index.part(part), bands, spec, held) for part in PARTS}

@@ -116,12 +116,14 @@ def _draw_maps(path: Path, rows: Sequence[Sequence[Panel]], ids: Sequence[str], 
     captions = [panel.caption for panel in rows[0]]
     for caption, axis in zip(captions, axes[0], strict=True):
         axis.set_title(caption, fontsize=POINTS)
-    letters = int(side * LETTERS_AN_INCH)
+    letters = int(0.85 * side * LETTERS_AN_INCH)  # the names themselves make the pictures smaller
     for row, name, line in zip(rows, ids, axes, strict=True):
         for panel, axis in zip(row, line, strict=True):
             axis.imshow(panel.picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(_short(name, letters), fontsize=SMALL_POINTS)
+        line[0].set_ylabel(
+            "\n".join(wrap(_short(name, 2 * letters), letters, break_on_hyphens=False)), fontsize=SMALL_POINTS
+        )
     for scale in model.scales():
         own = [column for column, caption in enumerate(captions) if caption in scale.panels]
         _draw_scale(figure, figure.add_subplot(grid[-1, own[0] : own[-1] + 1]), scale)

@@ -21,16 +21,20 @@ def split_places(task: str, places: Iterable[str], rule: PlaceSplit) -> dict[str
     Shares are by hash of the place's name alone: a place never changes its part when others come or go.
     """
     known = sorted(set(places))
+    told = []
     for part in ("test", "val"):
-        for name in getattr(rule, part):
-            if not any(_within(place, name) for place in known):
-                raise DataError(f"tasks.{task}.data.split.{part} names {name}, which is no place; {_existing(known)}")
+        unknown = [name for name in getattr(rule, part) if not any(_within(place, name) for place in known)]
+        if unknown:
+            names = f"{', '.join(unknown)}, which {'is no place' if len(unknown) == 1 else 'are no places'}"
+            told.append(f"tasks.{task}.data.split.{part} names {names}")
+    if told:
+        raise DataError("; ".join([*told, _existing(known)]))
     parts = {place: _part(task, place, rule) for place in known}
     for part in PARTS:
         if part not in parts.values():
             raise DataError(
                 f"tasks.{task}.data.split leaves no place to {part}; {_existing(known)}; "
-                "name places in test and val, or change the shares"
+                f"name places in test and val, or change the shares{_or_smaller(known)}"
             )
     return parts
 
@@ -50,6 +54,10 @@ def _part(task: str, place: str, rule: PlaceSplit) -> Part:
 
 def _within(place: str, name: str) -> bool:
     return place == name or place.startswith(f"{name}/")
+
+
+def _or_smaller(places: Sequence[str]) -> str:
+    return ", or make blocks of ground smaller (data.block_km)" if any("ground-" in place for place in places) else ""
 
 
 def _existing(places: Sequence[str]) -> str:

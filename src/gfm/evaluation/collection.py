@@ -58,6 +58,16 @@ class Leaks:
 
 
 @dataclass(frozen=True)
+class Without:
+    """The collection as it would be without one of its sources (`geopile.leave_out`)."""
+
+    source: str
+    images: int
+    left_out: int  # images of the collection that it lacks
+    returned: int  # images that the collection has dropped as copies of the source's
+
+
+@dataclass(frozen=True)
 class Duplicates:
     """Images that were dropped for one of `kept_source`."""
 
@@ -91,7 +101,8 @@ class DataSection:
     task_quarantine: Listing
     leaks: Leaks
     validation: dict[str, Any]
-    tasks: list[TaskSplit]
+    tasks: list[TaskSplit]  # one a data set
+    variants: list[str]  # which tasks share a data set, a line a set
 
 
 def read_data(params: Params) -> DataSection:
@@ -99,14 +110,20 @@ def read_data(params: Params) -> DataSection:
 
     Raises DataError naming a missing file and the stage that writes it.
     """
+    repeated = _repeated(params)
     return DataSection(
         sources=read_sources(params),
         split=read_split(),
         quarantine=read_quarantine(),
-        task_quarantine=_listing(layout.TASKS / "quarantine.csv", ["task", "file", "reason"], "index"),
-        leaks=read_leaks(),
+        task_quarantine=_listing(layout.TASKS / "quarantine.csv", ["task", "file", "reason"], "index", repeated),
+        leaks=read_leaks(params),
         validation=_validation(),
-        tasks=[_task(params, name) for name in params.tasks],
+        tasks=[_task(params, name) for name in params.tasks if name not in repeated],
+        variants=[
+            f"{first} with its variants {', '.join(own)}"
+            for first in params.tasks
+            if (own := [name for name in repeated if params.tasks[name].variant_of == first])
+        ],
     )
 
 
@@ -169,12 +186,23 @@ def read_quarantine() -> Listing:
     return _listing(layout.QUARANTINE, ["source", "file", "reason"], "assemble")
 
 
-def read_leaks() -> Leaks:
-    """Images that show validation or test samples, by task, split and how they were found."""
+def read_leaks(params: Params) -> Leaks:
+    """Images that show validation or test samples, by task (one a data set), split and how they were found."""
     table = read_table(layout.LEAKS, ["id", "task", "split", "how"], "split")
+    table = table[~table["task"].isin(_repeated(params))]
     grouped = table.groupby(["task", "split", "how"])["id"].nunique().reset_index(name="images")
     rows = [{str(key): str(value) for key, value in row.items()} for row in grouped.to_dict("records")]
     return Leaks(rows, int(table["id"].nunique()))
+
+
+def read_without(manifest: pd.DataFrame) -> list[Without]:
+    """What the manifests of the collection without a source hold beside `manifest`, which has its ids."""
+    ids = set(manifest["id"])
+    found = []
+    for path in layout.manifests_without():
+        own = set(pd.read_parquet(path, columns=["id"])["id"])
+        found.append(Without(path.stem, len(own), len(ids - own), len(own - ids)))
+    return found
 
 
 def read_duplicates() -> list[Duplicates]:
@@ -184,6 +212,11 @@ def read_duplicates() -> list[Duplicates]:
     copies = copies.assign(kept=copies["kept"].str.split("/", n=1).str[0])
     pairs = Counter(zip(copies["source"], copies["kept"], copies["reason"], strict=True))
     return [Duplicates(*pair, images) for pair, images in sorted(pairs.items())]
+
+
+def _repeated(params: Params) -> list[str]:
+    """Tasks whose data another one has too: variants, which the stages before list again."""
+    return [name for name, task in params.tasks.items() if task.variant_of is not None]
 
 
 def _validation() -> dict[str, Any]:
@@ -237,8 +270,10 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _listing(path: Path, columns: list[str], stage: str) -> Listing:
+def _listing(path: Path, columns: list[str], stage: str, without_tasks: Sequence[str] = ()) -> Listing:
     table = read_table(path, columns, stage)
+    if without_tasks:
+        table = table[~table["task"].isin(without_tasks)]
     rows = [{str(key): str(value) for key, value in row.items()} for row in table.head(SHOWN).to_dict("records")]
     return Listing(rows, len(table), str(path))
 

@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import Locator, MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
-from gfm.evaluation.canvas import PALETTE, Theme, canvas, legend_above, png
+from gfm.evaluation.canvas import PALETTE, Theme, canvas, in_lines, legend_above, png, row_in
 from gfm.evaluation.collection import SourceCounts
 
 BINS = 48
+CLASS_LETTERS = 30  # of a class, in one line
 NAMED_CLASSES = 24  # more are drawn by rank, without names
 CELL_DEGREES = 1.0  # of the world map: images in one cell are one dot
 MOST_DOTS = 6000  # of the scatter of an embedding
@@ -48,7 +49,8 @@ def distributions(
     """
     spans = spans or {}
     edges = _edges(np.concatenate([*values.values(), *(np.array(span) for span in spans.values())]), log)
-    with canvas(theme, 0.75 + 0.48 * len(values)) as figure:
+    names = {name: in_lines(name) for name in values}
+    with canvas(theme, 0.75 + row_in(names.values(), 0.48) * len(values)) as figure:
         panels = np.atleast_1d(figure.subplots(len(values), 1, sharex=True))
         for axes, (name, found) in zip(panels, values.items(), strict=True):
             if name in spans:
@@ -64,7 +66,7 @@ def distributions(
             axes.set(ylim=(0, 1.15), yticks=[], xlim=(edges[0], edges[-1]))
             if log:
                 axes.set_xscale("log")
-            axes.set_ylabel(_short(name), rotation=0, ha="right", va="center", fontsize=9)
+            axes.set_ylabel(names[name], rotation=0, ha="right", va="center", fontsize=9)
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="x", which="both", length=0)
         if log:
@@ -84,10 +86,13 @@ def class_bars(classes: Mapping[str, int], colour: str, theme: Theme) -> bytes:
             axes.set(xlabel="classes by size", ylabel="images", xlim=(0.5, len(counts) + 0.5), ylim=(0, None))
             axes.grid(axis="x", visible=False)
             return png(figure)
-    with canvas(theme, 0.65 + 0.23 * len(counts)) as figure:
+    names = [
+        in_lines(name, CLASS_LETTERS) if _drawable(name) else f"class {rank}"
+        for rank, name in enumerate(classes, start=1)
+    ]
+    with canvas(theme, 0.65 + row_in(names, 0.23) * len(counts)) as figure:
         axes = figure.add_subplot()
         axes.barh(range(len(counts)), counts, height=0.72, color=colour)
-        names = [_short(name, 26) if _drawable(name) else f"class {rank}" for rank, name in enumerate(classes, start=1)]
         axes.set_yticks(range(len(counts)), names, fontsize=9)
         axes.invert_yaxis()
         axes.set_xlabel("images")
@@ -104,7 +109,8 @@ def kept_bars(counts: Sequence[SourceCounts], theme: Theme) -> bytes:
         for reason, dropped in count.dropped.items():
             total[reason] = total.get(reason, 0) + dropped
     reasons = sorted((reason for reason in total if total[reason]), key=lambda reason: (-total[reason], reason))
-    with canvas(theme, 0.95 + 0.34 * len(counts)) as figure:
+    names = [in_lines(count.name) for count in counts]
+    with canvas(theme, 0.95 + row_in(names, 0.34) * len(counts)) as figure:
         axes = figure.add_subplot()
         rows = np.arange(len(counts))
         left = np.zeros(len(counts))
@@ -118,7 +124,7 @@ def kept_bars(counts: Sequence[SourceCounts], theme: Theme) -> bytes:
         for row, count in enumerate(counts):
             text = f"{count.kept:,}" + (f" of {count.images:,}" if count.left_out else "")
             axes.annotate(text, (left[row], row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set_yticks(rows, [_short(count.name) for count in counts], fontsize=9)
+        axes.set_yticks(rows, names, fontsize=9)
         axes.invert_yaxis()
         axes.set_xlabel("images")
         axes.margins(x=0.2)
@@ -148,7 +154,7 @@ def world_map(points: Mapping[str, Points], colours: Mapping[str, str], theme: T
                 color=colours[name],
                 alpha=0.8,
                 linewidths=0,
-                label=_short(name),
+                label=name,
                 zorder=3,
             )
         axes.set(xlim=(-180, 180), ylim=(-90, 90), aspect="equal")
@@ -176,7 +182,7 @@ def scatter(
             linewidths=0,
         )
         for name in names:
-            axes.scatter([], [], s=26, color=colours[name], label=_short(name))
+            axes.scatter([], [], s=26, color=colours[name], label=name)
         for set_label, which, share in ((axes.set_xlabel, "first", 0), (axes.set_ylabel, "second", 1)):
             set_label(f"{which} component, {100 * explained[share]:.0f} % of the variance")
         legend_above(axes, len(names))
@@ -214,7 +220,7 @@ def region_map(
                 color=colours[name],
                 alpha=0.75,
                 markeredgewidth=0,
-                label=_short(name),
+                label=name,
                 zorder=3,
             )
         below = 0.1 * (north - south)  # for the bar
@@ -262,10 +268,6 @@ def _round_down(value: float) -> float:
     """The largest of 1, 2 and 5 times a power of ten that is not above `value`."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (5, 2, 1) if step * power <= value * (1 + 1e-9))
-
-
-def _short(name: str, length: int = 18) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from gfm.evaluation import collection_figures as figures
 from gfm.evaluation.canvas import Theme
-from gfm.evaluation.collection import Duplicates, Leaks, Listing, SourceCounts
+from gfm.evaluation.collection import Duplicates, Leaks, Listing, SourceCounts, Without
 from gfm.evaluation.diversity import CollectionFacts, SourceFacts, effective_number
 from gfm.evaluation.page import Drawn, draw, render
 from gfm.imagery.footprint import Bounds
@@ -32,6 +32,7 @@ class Described:
     leaks: Leaks
     quarantine: Listing
     duplicates: list[Duplicates]
+    without: list[Without]
 
 
 def headline(facts: CollectionFacts) -> str:
@@ -190,6 +191,11 @@ def render_collection(described: Described, drawn: Mapping[str, list[Drawn]], mo
         counts=described.counts,
         split=described.split,
         duplicates=described.duplicates,
+        without=[
+            f"Without {one.source}: {one.images:,} image{_s(one.images)}. {one.left_out:,} of the collection "
+            f"{'is' if one.left_out == 1 else 'are'} left out, {one.returned:,} return{'s' * (one.returned == 1)}."
+            for one in described.without
+        ],
         found_leaks=described.leaks,
         quarantined=described.quarantine,
         licences=licences(described.counts),

@@ -19,6 +19,7 @@ from gfm.evaluation.collection import (
     read_quarantine,
     read_sources,
     read_split,
+    read_without,
 )
 from gfm.evaluation.collection_page import (
     Described,
@@ -58,9 +59,10 @@ def describe(params: Params) -> None:
         facts=collection_facts(params, counts, manifest),
         counts=counts,
         split=read_split(),
-        leaks=read_leaks(),
+        leaks=read_leaks(params),
         quarantine=read_quarantine(),
         duplicates=read_duplicates(),
+        without=read_without(manifest),
     )
     drawn = draw_collection(params.geopile.quality, described, manifest)
     with new_folder(layout.COLLECTION_REPORT) as folder:
@@ -140,6 +142,7 @@ def _summary(described: Described) -> dict[str, JsonValue]:
             "found": [row | {"images": int(row["images"])} for row in described.leaks.rows],
         },
         "duplicates": [asdict(entry) for entry in described.duplicates],
+        **({"without": [asdict(entry) for entry in described.without]} if described.without else {}),
         "licences": [*licences(described.counts)],
         "sources": sources,
     }

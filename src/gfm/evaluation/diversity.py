@@ -39,7 +39,8 @@ class SourceFacts:
     gsd_m: tuple[float, float] | None  # metres a pixel, lowest and highest
     gsd_declared: bool  # as a range in the parameters: single images are not known
     classes: dict[str, int]  # images by label, most first; empty for an unlabelled source
-    land_cover: dict[str, int]  # images by what most of their ground is, most first; empty where that is not declared
+    # Images by what most of their ground is, most first; None where the manifest does not say it of any source.
+    land_cover: dict[str, int] | None
     georeferenced: float  # share of its images with a footprint
     dated: float  # share with a date
     dates: tuple[str, str] | None  # first and last
@@ -75,6 +76,12 @@ class CollectionFacts:
     def gsd_m(self) -> tuple[float, float] | None:
         known = [source.gsd_m for source in self.sources if source.gsd_m is not None]
         return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+    @property
+    def without_land_cover(self) -> int | None:
+        """Images of which no raster says what most of their ground is; None where none is declared."""
+        known = [sum(source.land_cover.values()) for source in self.sources if source.land_cover is not None]
+        return self.images - sum(known) if known else None
 
     @property
     def classes(self) -> int:
@@ -118,7 +125,7 @@ def _source(params: Params, name: str, rows: pd.DataFrame, total: int) -> Source
         gsd_m=declared if isinstance(declared, tuple) and len(rows) else resolution,
         gsd_declared=isinstance(declared, tuple),
         classes=_counted(rows["label"]),
-        land_cover=_counted(rows["land_cover"]) if "land_cover" in rows else {},
+        land_cover=_counted(rows["land_cover"]) if "land_cover" in rows else None,
         georeferenced=_share(rows["west"]),
         dated=_share(rows["date"]),
         dates=(str(dates.min()), str(dates.max())) if len(dates) else None,

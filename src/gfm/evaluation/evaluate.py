@@ -75,7 +75,7 @@ def _evaluate(params: Params) -> None:
     summary["parameters"] = parameter_digests(params)
     stale = [f"{why}: `dvc repro evaluate` brings all up to date." for why in stale_scores(params, runs)]
     removed = ablations(params, assessment, results, encoders)
-    drawn = draw_figures(assessment, spent, _histories(runs), _trainings(encoders))
+    drawn = draw_figures(params, assessment, spent, _histories(runs), _trainings(encoders))
     page = render_report(params, assessment, untrained, spent, drawn, data, records, removed, stale, runs)
 
     layout.REPORTS.mkdir(parents=True, exist_ok=True)

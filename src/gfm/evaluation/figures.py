@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from gfm.evaluation.arp import RelativePerformance
 from gfm.evaluation.bootstrap import Interval
-from gfm.evaluation.canvas import PALETTE, Theme, canvas, legend_above, png
+from gfm.evaluation.canvas import PALETTE, Theme, canvas, further_rows_in, in_lines, legend_above, png, row_in
 
 
 def arp_bars(
@@ -22,7 +23,8 @@ def arp_bars(
 ) -> bytes:
     """ARP of every model but the baseline (which is 0 by definition), with its interval where there is one."""
     models = [model for model in performance if model != baseline]
-    with canvas(theme, 0.9 + 0.45 * len(models)) as figure:
+    names = [in_lines(model) for model in models]
+    with canvas(theme, 0.9 + row_in(names, 0.45) * len(models)) as figure:
         axes = figure.add_subplot()
         for place, model in enumerate(models):
             value, interval = performance[model].arp, intervals.get(model)
@@ -39,7 +41,7 @@ def arp_bars(
                 va="center",
                 fontsize=9,
             )
-        axes.set_yticks(range(len(models)), models)
+        axes.set_yticks(range(len(models)), names)
         axes.invert_yaxis()
         axes.set_xlabel(f"ARP over {baseline}, %")
         axes.margins(x=0.05)
@@ -51,11 +53,13 @@ def score_bars(
     scores: Mapping[str, float],
     intervals: Mapping[str, Interval | None],
     metric: str,
+    span: tuple[float, float],
     colours: Mapping[str, str],
     theme: Theme,
 ) -> bytes:
-    """The mean score of every model on one task, with its interval where there is one."""
-    with canvas(theme, 0.9 + 0.36 * len(scores)) as figure:
+    """The mean score of every model on one task, with its interval where there is one; the axis holds `span` too."""
+    names = [in_lines(model) for model in scores]
+    with canvas(theme, 0.9 + row_in(names, 0.36) * len(scores)) as figure:
         axes = figure.add_subplot()
         for place, (model, value) in enumerate(scores.items()):
             interval = intervals.get(model)
@@ -67,9 +71,10 @@ def score_bars(
             axes.annotate(
                 f"{value:.3f}", (end, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
             )
-        axes.set_yticks(range(len(scores)), list(scores))
+        axes.set_yticks(range(len(scores)), names)
         axes.invert_yaxis()
         axes.set_xlabel(metric)
+        axes.update_datalim([(end, 0) for end in span], updatey=False)
         axes.margins(x=0.16)
         _zero_line(axes, theme)
         return png(figure)
@@ -81,14 +86,15 @@ def contribution_bars(
     """What each task adds to each model's ARP: one group of bars a task."""
     models = [model for model in performance if model != baseline]
     tasks = list(performance[baseline].contributions)
-    with canvas(theme, 1.2 + len(tasks) * (0.2 + 0.2 * len(models))) as figure:
+    names = [in_lines(task) for task in tasks]
+    with canvas(theme, 1.2 + further_rows_in(models) + len(tasks) * row_in(names, 0.2 + 0.2 * len(models))) as figure:
         axes = figure.add_subplot()
         height = 0.8 / max(len(models), 1)
         for number, model in enumerate(models):
             places = np.arange(len(tasks)) + (number - (len(models) - 1) / 2) * height
             values = [performance[model].contributions[task] for task in tasks]
             axes.barh(places, values, height=height * 0.9, color=colours[model], label=model)
-        axes.set_yticks(range(len(tasks)), tasks)
+        axes.set_yticks(range(len(tasks)), names)
         axes.invert_yaxis()
         axes.set_xlabel("contribution to ARP, percentage points")
         _zero_line(axes, theme)
@@ -103,10 +109,10 @@ def arp_against_carbon(
     colours: Mapping[str, str],
     theme: Theme,
 ) -> bytes:
-    """ARP (percent) over kg CO2eq: `points` maps a model to (kg CO2eq, ARP)."""
-    small = max(kg for kg, _ in points.values()) < 0.1
+    """ARP (percent) over CO2eq: `points` maps a model to (kg CO2eq, ARP)."""
+    small = max(kg for kg, _ in points.values()) < 1
     unit, scale = ("g", 1000) if small else ("kg", 1)
-    with canvas(theme, 3.1) as figure:
+    with canvas(theme, 3.1 + further_rows_in(list(points))) as figure:
         axes = figure.add_subplot()
         axes.axhline(0, color=theme.faint, linewidth=1, zorder=0)
         for model, (kilograms, arp) in points.items():
@@ -128,12 +134,19 @@ def arp_against_carbon(
 def learning_curves(
     histories: Mapping[str, pd.DataFrame], metric: str, colours: Mapping[str, str], theme: Theme
 ) -> bytes:
-    """Validation score and training loss of one task by epoch: the mean over seeds, each seed in a thin line."""
-    with canvas(theme, 4.0) as figure:
-        score, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        for model, history in histories.items():
-            for axes, column in ((score, "val_score"), (loss, "train_loss")):
-                if column not in history or history[column].isna().all():
+    """Validation score and training loss of one task by epoch: the mean over seeds, each seed in a thin line.
+
+    A panel that no history fills is left out; at least one history has a row.
+    """
+    columns = {"val_score": (f"validation {metric}", 2), "train_loss": ("training loss", 1)}
+    shown = [name for name in columns if any(_has(history, name) for history in histories.values())]
+    heights = [columns[name][1] for name in shown]
+    with canvas(theme, 1.0 + further_rows_in(list(histories)) + sum(heights)) as figure:
+        panels = figure.subplots(len(shown), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+        for axes, column in zip(panels, shown, strict=True):
+            axes.set_ylabel(columns[column][0])
+            for model, history in histories.items():
+                if not _has(history, column):
                     continue
                 wide = history.pivot_table(index="epoch", columns="seed", values=column)
                 if wide.shape[1] > 1:
@@ -142,11 +155,8 @@ def learning_curves(
                 axes.plot(
                     wide.index, wide.mean(axis=1), color=colours[model], linewidth=1.9, label=model, marker=marker
                 )
-        score.set_ylabel(f"validation {metric}")
-        loss.set_ylabel("training loss")
-        loss.set_xlabel("epoch")
-        loss.xaxis.get_major_locator().set_params(integer=True)
-        legend_above(score, len(histories))
+        _epochs(panels[-1])
+        legend_above(panels[0], len(histories))
         return png(figure)
 
 
@@ -162,10 +172,22 @@ def training_curves(history: pd.DataFrame, names: Sequence[str], theme: Theme) -
                     marker = "o" if len(rows) == 1 else None
                     axes.plot(rows["epoch"], rows[column], color=colour, linestyle=style, label=part, marker=marker)
             axes.set_ylabel(name.replace("_", " "))
-        panels[-1].set_xlabel("epoch")
-        panels[-1].xaxis.get_major_locator().set_params(integer=True)
+        _epochs(panels[-1])
         legend_above(panels[0], 2)
         return png(figure)
+
+
+def _has(history: pd.DataFrame, column: str) -> bool:
+    return column in history and bool(history[column].notna().any())
+
+
+def _epochs(axes: Axes) -> None:
+    """Whole epochs below the last panel, also where there is one only."""
+    axes.set_xlabel("epoch")
+    low, high = axes.get_xlim()
+    if high - low < 1:
+        axes.set_xlim(low - 0.5, high + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _zero_line(axes: Axes, theme: Theme) -> None:

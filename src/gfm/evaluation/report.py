@@ -20,10 +20,11 @@ from gfm.evaluation.report_pictures import report_pictures
 from gfm.evaluation.scores import TaskRun
 from gfm.evaluation.verdict import FEW_SEEDS, verdict
 from gfm.params import Params
-from gfm.tracking.amount import amount
+from gfm.tracking.amount import amount, co2eq
 
 
 def draw_figures(
+    params: Params,
     assessment: Assessment,
     costs: Mapping[str, Cost],
     histories: Mapping[tuple[str, str], pd.DataFrame],
@@ -52,15 +53,15 @@ def draw_figures(
         drawn["carbon"] = [
             draw(
                 "arp-carbon",
-                "ARP against kg CO2eq",
+                "ARP against CO2eq",
                 "",
                 lambda t: figures.arp_against_carbon(points, intervals, baseline, colours, t),
             )
         ]
+    alike = _of_one_data_set(params, assessment)
     for task, metric in assessment.metrics.items():
-        drawn["scores"].append(draw(f"scores-{task}", task, "", _scores(assessment, task, colours)))
-        curves = {model: histories[task, model] for model in assessment.models if (task, model) in histories}
-        if curves:
+        drawn["scores"].append(draw(f"scores-{task}", task, "", _scores(assessment, task, alike[task], colours)))
+        if curves := _curves(assessment, task, histories):
             drawn["learning"].append(draw(f"learning-{task}", task, "", _learning(curves, metric, colours)))
     for name, history in trainings.items():
         losses = [column.removeprefix("train_") for column in history.columns if column.startswith("train_")]
@@ -69,10 +70,30 @@ def draw_figures(
     return drawn
 
 
-def _scores(assessment: Assessment, task: str, colours: Mapping[str, str]) -> Callable[[Theme], bytes]:
+def _curves(
+    assessment: Assessment, task: str, histories: Mapping[tuple[str, str], pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """The histories of a task that hold an epoch; a mode in which nothing learns leaves none."""
+    own = {model: histories[task, model] for model in assessment.models if (task, model) in histories}
+    return {model: history for model, history in own.items() if not history.empty}
+
+
+def _without_curves(assessment: Assessment, drawn: Mapping[str, list[Drawn]]) -> list[str]:
+    """Tasks whose learning is not drawn; none where no task's is."""
+    shown = {figure.title for figure in drawn["learning"]}
+    return [task for task in assessment.tasks if shown and task not in shown]
+
+
+def _scores(
+    assessment: Assessment, task: str, alike: Sequence[str], colours: Mapping[str, str]
+) -> Callable[[Theme], bytes]:
     means = {model: assessment.means[task, model] for model in assessment.models}
     spread = {model: assessment.intervals.scores[task, model] for model in assessment.models}
-    return lambda theme: figures.score_bars(means, spread, assessment.metrics[task], colours, theme)
+    every = [(one, model) for one in alike for model in assessment.models]
+    bounds = [interval for key in every if (interval := assessment.intervals.scores[key]) is not None]
+    ends = [assessment.means[key] for key in every] + [end for one in bounds for end in (one.low, one.high)]
+    span = min(0.0, *ends), max(ends)
+    return lambda theme: figures.score_bars(means, spread, assessment.metrics[task], span, colours, theme)
 
 
 def _learning(curves: dict[str, pd.DataFrame], metric: str, colours: Mapping[str, str]) -> Callable[[Theme], bytes]:
@@ -124,6 +145,7 @@ def render_report(
         undefined=assessment.undefined,
         no_interval=[] if assessment.undefined else list(assessment.intervals.reasons.items()),
         figures=drawn,
+        without_curves=_without_curves(assessment, drawn),
         **report_pictures(assessment, runs),
         pages=_pages_beside(params),
         methods=sorted({method for cost in costs.values() for method in cost.methods}),
@@ -171,8 +193,9 @@ def _score_cell(assessment: Assessment, task: str, model: str) -> dict[str, Any]
 def _modes(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
     """Data sets that models were adapted to in several modes: a row a model, a column a mode, the counted one first."""
     found = []
+    alike = _of_one_data_set(params, assessment)
     for first in assessment.counted:
-        tasks = [first, *(task for task in assessment.tasks if params.tasks[task].variant_of == first)]
+        tasks = alike[first]
         if len(tasks) > 1:
             rows = [
                 {"model": model, "cells": [_score_cell(assessment, task, model) for task in tasks]}
@@ -181,6 +204,15 @@ def _modes(params: Params, assessment: Assessment) -> list[dict[str, Any]]:
             modes = [params.tasks[task].finetune.mode for task in tasks]
             found.append({"dataset": first, "metric": assessment.metrics[first], "modes": modes, "rows": rows})
     return found
+
+
+def _of_one_data_set(params: Params, assessment: Assessment) -> dict[str, list[str]]:
+    """Of every task the tasks with its data, the counted one first."""
+    sets: dict[str, list[str]] = {first: [first] for first in assessment.counted}
+    for task in assessment.tasks:
+        if task not in sets:
+            sets.setdefault(params.tasks[task].variant_of or task, []).append(task)
+    return {task: tasks for tasks in sets.values() for task in tasks}
 
 
 def _arp_cells(assessment: Assessment) -> list[dict[str, Any]]:
@@ -205,7 +237,7 @@ def _arp_cells(assessment: Assessment) -> list[dict[str, Any]]:
 def _cost_cell(cost: Cost) -> dict[str, str]:
     return {
         "kwh": amount(cost.kwh),
-        "kg": amount(cost.kg_co2eq),
+        "co2eq": co2eq(cost.kg_co2eq),
         "computed": _computed(cost.computed_kg_co2eq),
         "per_1000": _per_1000(cost),
         "time": duration(cost.seconds),
@@ -248,7 +280,7 @@ def _line(what: str, spent: Part | Cost, models: str) -> dict[str, str]:
         "what": what,
         "models": models,
         "kwh": amount(spent.kwh),
-        "kg": amount(spent.kg_co2eq),
+        "co2eq": co2eq(spent.kg_co2eq),
         "computed": _computed(spent.computed_kg_co2eq),
         "time": duration(spent.seconds),
         "samples": f"{spent.samples:,}" if spent.samples else "–",
@@ -257,11 +289,11 @@ def _line(what: str, spent: Part | Cost, models: str) -> dict[str, str]:
 
 
 def _computed(kg: float | None) -> str:
-    return "not computed" if kg is None else amount(kg)
+    return "not computed" if kg is None else co2eq(kg)
 
 
 def _per_1000(spent: Part | Cost) -> str:
-    return "–" if spent.kg_per_1000 is None else amount(spent.kg_per_1000)
+    return "–" if spent.kg_per_1000 is None else co2eq(spent.kg_per_1000)
 
 
 def duration(seconds: float) -> str:

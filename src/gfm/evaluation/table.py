@@ -20,7 +20,7 @@ from gfm.evaluation.staleness import stale_report
 from gfm.evaluation.verdict import verdict
 from gfm.params import Params
 from gfm.progress import say
-from gfm.tracking.amount import amount
+from gfm.tracking.amount import co2eq
 
 ARP = layout.REPORTS / "arp.json"
 REMEDY = "run `dvc repro evaluate`"
@@ -61,7 +61,7 @@ def print_results(params: Params) -> None:
 
 
 def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str:
-    """Tasks as rows, models as columns: mean score ± half of its interval, then ARP with its bounds and kg CO2eq."""
+    """Tasks as rows, models as columns: mean score ± half of its interval, then ARP with its bounds and CO2eq."""
     baseline = assessment.baseline
     header = ["task", *(f"{model} (baseline)" if model == baseline else model for model in assessment.models)]
     rows = [header]
@@ -82,7 +82,7 @@ def format_table(assessment: Assessment, carbon: dict[str, float | None]) -> str
             bounds = f"[{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "(no interval)"
             arp.append(f"{entry.arp:+.2f} {bounds}")
     kilograms = (carbon[model] for model in assessment.models)
-    rows += [arp, ["kg CO2eq", *(amount(kg) for kg in kilograms)]]
+    rows += [arp, ["CO2eq", *(co2eq(kg) for kg in kilograms)]]
     lines = aligned(rows)
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
@@ -120,13 +120,13 @@ def _read_spent(params: Params) -> dict[str, Spent]:
 
 
 def _energy_line(spent: Mapping[str, Spent]) -> str:
-    """How kg CO2eq is known, by model where it is not the same for all."""
+    """How CO2eq is known, by model where it is not the same for all."""
     models: dict[str, list[str]] = {}
     for model, entry in spent.items():
         models.setdefault(entry.method or "method not recorded", []).append(model)
     if len(models) == 1:
-        return f"kg CO2eq by {next(iter(models))}."
-    return "kg CO2eq by " + " | ".join(f"{', '.join(names)}: {method}" for method, names in models.items())
+        return f"CO2eq by {next(iter(models))}."
+    return "CO2eq by " + " | ".join(f"{', '.join(names)}: {method}" for method, names in models.items())
 
 
 def _look_further(params: Params) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gfm.evaluation.assessment import Assessment
 from gfm.evaluation.bootstrap import Interval
 
+UNTRAINED = "random"  # is no rival: it shows what the architecture gives by itself
 FEW_SEEDS = 5  # with fewer, an interval that excludes 0 is not taken as evidence
 # Scores drawn from one normal distribution for both models, 1 to 6 tasks, seeds shared by the models or not.
 TOO_NARROW = (
@@ -30,7 +31,7 @@ class Verdict:
 
 
 def verdict(assessment: Assessment) -> Verdict:
-    """Name the model with the highest ARP and say only what its interval supports."""
+    """Name the trained model with the highest ARP and say only what its interval supports."""
     if assessment.undefined:
         return Verdict("ARP is not defined", f"{assessment.undefined[0].upper()}{assessment.undefined[1:]}.")
     baseline = assessment.baseline
@@ -40,13 +41,16 @@ def verdict(assessment: Assessment) -> Verdict:
     )
     if not rivals:
         return Verdict(f"Only the baseline {baseline} was scored", "Nothing to compare it with.")
-    best = rivals[0]
+    trained = [model for model in rivals if model != UNTRAINED]
+    best, *others = trained or rivals
     arp, interval = assessment.performance[best].arp, assessment.intervals.arp[best]
     picked = f"{best} has the highest ARP" + (
-        f" of {len(rivals)} models compared with {baseline}" if rivals[1:] else ""
+        f" of {len(others) + 1} models compared with {baseline}" if others else ""
     )
-    chance = f"{picked}; picking the best of several flatters it." if rivals[1:] else ""
+    chance = f"{picked}; picking the best of several flatters it." if others else ""
     caution, overturned = _without_small_tasks(assessment, best)
+    if rivals[0] == UNTRAINED != best:
+        caution = _sentences(f"{UNTRAINED}, which starts without any pretraining, is ahead of it.", caution)
     if interval is None:
         why = assessment.intervals.reasons[best]
         return Verdict(
@@ -73,7 +77,7 @@ def verdict(assessment: Assessment) -> Verdict:
         seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         return Verdict(
             f"{best} is {side} {baseline} with {seeds} seeds: ARP {arp:+.2f} %, not conclusive",
-            _sentences(_beside(assessment, rivals, bounds), TOO_NARROW, chance),
+            _sentences(_beside(assessment, best, others, bounds), TOO_NARROW, chance),
             caution,
         )
     if arp < 0:
@@ -81,7 +85,9 @@ def verdict(assessment: Assessment) -> Verdict:
             f"No model beats the baseline {baseline}", f"The closest is {best}: ARP {arp:+.2f} % ({bounds}).", caution
         )
     return Verdict(
-        f"{best} beats {baseline}: ARP {arp:+.2f} %", _sentences(_beside(assessment, rivals, bounds), chance), caution
+        f"{best} beats {baseline}: ARP {arp:+.2f} %",
+        _sentences(_beside(assessment, best, others, bounds), chance),
+        caution,
     )
 
 
@@ -111,12 +117,12 @@ def _sentences(*parts: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def _beside(assessment: Assessment, rivals: list[str], bounds: str) -> str:
+def _beside(assessment: Assessment, best: str, others: list[str], bounds: str) -> str:
     """How sure the first place among the other models is."""
-    first = assessment.intervals.arp[rivals[0]]
+    first = assessment.intervals.arp[best]
     overlapping = [
         model
-        for model in rivals[1:]
+        for model in others
         if first is not None and (other := assessment.intervals.arp[model]) is not None and first.overlaps(other)
     ]
     sentence = f"{bounds[0].upper()}{bounds[1:]}."

@@ -12,7 +12,7 @@ from gfm.errors import DataError, GfmError
 from gfm.evaluation.columns import aligned
 from gfm.output_file import write_whole
 from gfm.progress import say
-from gfm.tracking.amount import amount
+from gfm.tracking.amount import amount, co2eq
 
 if TYPE_CHECKING:
     from gfm.params import Params
@@ -145,12 +145,12 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def _energy_lines(energy: dict[str, Any]) -> list[str]:
-    rows = [["", "kWh", "kg CO2eq"]]
+    rows = [["", "kWh", "CO2eq"]]
     for part, name in (("making", "it and its parents"), ("finetuning", "its fine-tunings")):
         spent = energy[part]
-        rows += [[run["what"], amount(run["kwh"]), amount(run["kg_co2eq"])] for run in spent["runs"]]
+        rows += [[run["what"], amount(run["kwh"]), co2eq(run["kg_co2eq"])] for run in spent["runs"]]
         if spent["runs"]:
-            rows.append([f"sum of {name}", amount(spent["kwh"]), amount(spent["kg_co2eq"])])
+            rows.append([f"sum of {name}", amount(spent["kwh"]), co2eq(spent["kg_co2eq"])])
     return [
         *(f"  {line}" for line in aligned(rows)),
         *(f"Measured by: {method}" for method in energy["methods"]),

@@ -199,6 +199,12 @@ def ground_block(bounds: Bounds, km: float) -> str:
     return f"{GROUND}{km:g}km-{row}-{column}"
 
 
+def file_block(path: Path, km: float) -> str | None:
+    """The block of ground that a whole image file lies in; None and errors as of `georeference`."""
+    ground = georeference(path)
+    return None if ground is None else ground_block(ground.bounds, km)
+
+
 def _wrapped(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:
     """Longitudes between -180 and 180, for maps that count 0 to 360 or run on past the antimeridian."""
     if west > east:  # as PROJ gives what crosses it

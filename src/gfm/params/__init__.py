@@ -33,6 +33,7 @@ from gfm.params.formats import (
     DATE_DIRECTIVES,
     BigEarthNet,
     ClassFolders,
+    ClassMap,
     DatedFolders,
     Format,
     FormatBase,
@@ -41,11 +42,13 @@ from gfm.params.formats import (
     ImageTargets,
     Labels,
     LabelsTable,
+    Masks,
     Measured,
     NumberMaps,
     Oscd,
     Placed,
     PlaceSplit,
+    SiblingFolders,
     SpaceNet2,
 )
 from gfm.params.geobench2 import GEOBENCH2_KINDS, GeoBench2
@@ -85,7 +88,17 @@ from gfm.params.pretraining import (
     UnitDecoder,
 )
 from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
-from gfm.params.section import LocalFile, Name, OpenShare, ParameterError, Scalar, Section, Share, StoredValue
+from gfm.params.section import (
+    LocalFile,
+    Name,
+    OpenShare,
+    ParameterError,
+    ParameterFaults,
+    Scalar,
+    Section,
+    Share,
+    StoredValue,
+)
 from gfm.params.whole import Params
 
 __all__ = [
@@ -103,6 +116,7 @@ __all__ = [
     "CheckpointEncoder",
     "ClassFolders",
     "ClassFoldersSource",
+    "ClassMap",
     "CloudMask",
     "Crop",
     "DatedFolders",
@@ -131,6 +145,7 @@ __all__ = [
     "LocalFile",
     "Lora",
     "Masking",
+    "Masks",
     "Measured",
     "Mode",
     "Name",
@@ -139,6 +154,7 @@ __all__ = [
     "OpenShare",
     "Oscd",
     "ParameterError",
+    "ParameterFaults",
     "Params",
     "Paths",
     "PlaceSplit",
@@ -157,6 +173,7 @@ __all__ = [
     "Search",
     "Section",
     "Share",
+    "SiblingFolders",
     "SimmimContinualPretraining",
     "SimmimPretraining",
     "Source",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
 
 from gfm.params.imagery import Imagery, storable
-from gfm.params.section import Below, Different, Section, Share, StoredValue
+from gfm.params.section import Below, FileBelow, Section, Share, StoredValue
 
 MOST_CLASSES = 255  # a pixel's class id is 8 bits, of which one value says that it is not scored
 
@@ -64,24 +64,93 @@ class ClassFolders(FormatBase):
     georeference: Literal["file", "none"] = "file"  # file: a GeoTIFF lies where it says; none: places are not known
 
 
-class ImageMasks(FormatBase):
+def _stored_values(classes: Any) -> Any:
+    """A list of names means the values 0, 1 and so on; a name's single value means that one; {value: name} too."""
+    if isinstance(classes, list):
+        unquoted = [name for name in classes if not isinstance(name, str)]
+        if unquoted:
+            raise ValueError(f"names {unquoted[0]!r}, which YAML does not take for text: write it in quotes")
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {twice[0]} twice")
+        return {name: [value] for value, name in enumerate(classes)}
+    if not isinstance(classes, dict):
+        return classes
+    if classes and all(type(value) is int and isinstance(name, str) for value, name in classes.items()):
+        return {name: [value for value in classes if classes[value] == name] for name in classes.values()}
+    return {name: [value] if type(value) is int else value for name, value in classes.items()}
+
+
+# Names -> the values that stand for them in the data; a plain list of names means 0, 1, 2 and so on.
+ClassValues = Annotated[dict[str, Annotated[list[int], Field(min_length=1)]], BeforeValidator(_stored_values)]
+
+
+class ClassMap(FormatBase):
+    """What the stored values of a map of classes mean; any value that is neither named nor ignored is an error."""
+
+    classes: ClassValues = {}  # each name with its value or values in the data; a list: 0, 1, 2 and so on
+    ignore: list[int] = []  # values that are no class: neither learned nor scored
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> ClassMap:
+        if len(self.classes) > MOST_CLASSES:
+            raise ValueError(f"classes names {len(self.classes)}, more than {MOST_CLASSES}")
+        owners: dict[int, str] = dict.fromkeys(self.ignore, "ignore")
+        for name, values in self.classes.items():
+            for value in values:
+                if value in owners:
+                    raise ValueError(f"classes: the value {value} is of {name} and of {owners[value]}")
+                owners[value] = name
+        return self
+
+
+class Masks(ClassMap):
+    """Pictures of two classes or more, stored by value or as anything above zero."""
+
+    classes: ClassValues = Field(default={"background": [0], "foreground": [1]}, min_length=2)
+    # exact: values are those of classes; above-zero: any value > 0 that is not ignored is the second of two classes
+    foreground: Literal["exact", "above-zero"] = "exact"
+
+    @field_serializer("classes")
+    def _as_a_list(self, classes: dict[str, list[int]]) -> dict[str, list[int]] | list[str]:
+        """Plain class ids as most people declare them: what was recorded of a task stays the same."""
+        return list(classes) if [*classes.values()] == [[value] for value in range(len(classes))] else classes
+
+    @model_validator(mode="after")
+    def _zero_parts_two_classes(self) -> Masks:
+        if self.foreground == "above-zero" and [*self.classes.values()] != [[0], [1]]:
+            raise ValueError(
+                "foreground = above-zero tells two classes apart, whatever their values: give classes as a list of "
+                "two names, or set foreground = exact"
+            )
+        return self
+
+
+class SiblingFolders(FormatBase):
+    """Images, and what is predicted from each of them, in two folders side by side."""
+
+    images: str = "images"
+    # file: a GeoTIFF lies where it says; slippy: by the tile numbers in the name; none: places are not known
+    georeference: Literal["file", "none", "slippy"] = "file"
+    # folder: the one above `images`; block: of ground within that folder, or the image itself where its ground is not
+    # known, as always where there is no such folder
+    place: Literal["folder", "block"] = "folder"
+    block_km: PositiveFloat = 1.0  # side of a block of ground; neighbouring images touch
+
+
+class ImageMasks(SiblingFolders, Masks):
     """Images and masks of the same name in sibling folders (WHU Aerial, hot-buildings).
 
-    The place is the folder above `images`, then the block of slippy-map tiles where names carry their numbers.
+    The place is the folder above `images`, else the block of ground that the image lies in, else the image. Where
+    names carry slippy-map numbers it is the folder, then the block of tiles.
     """
 
     format: Literal["image-masks"]
-    images: str = "images"
     masks: str = "masks"
-    classes: Annotated[list[str], Different] = Field(default=["background", "foreground"], min_length=2)
-    foreground: Literal["exact", "above-zero"] = (
-        "exact"  # exact: mask values are class ids; above-zero: any value > 0 is class 1
-    )
-    # file: a GeoTIFF lies where it says; slippy: by the tile numbers in the name; none: places are not known
-    georeference: Literal["file", "none", "slippy"] = "file"
     block_tiles: PositiveInt = 4  # side of a block of slippy-map tiles that is one place
     chip_px: PositiveInt | None = None  # images are cut into chips of this side; None: images are chips, of one size
-    presence_share: Share = 0.0  # classification of presence: the smallest foreground share that counts as present
+    # classification of presence: the smallest share, of pixels not ignored, of other classes than the first
+    presence_share: Share = 0.0
 
 
 class Oscd(FormatBase):
@@ -113,10 +182,9 @@ class BigEarthNet(FormatBase):
         return self
 
 
-class NumberMaps(FormatBase):
+class NumberMaps(SiblingFolders):
     """Images, and rasters of numbers that are predicted from them, in sibling folders."""
 
-    images: str = "images"
     targets: str = "targets"
     georeference: Literal["file", "none"] = "file"  # file: both lie where they say; none: places are not known
 
@@ -141,7 +209,7 @@ class SpaceNet2(NumberMaps):
     # file: a target is cut to the ground that its image shows; none: their edges are taken for the same ground
     # (162 px for 650 px, also where they show 648 of them), and each image is a place
     georeference: Literal["file", "none"] = "file"
-    block_km: PositiveFloat = 1.0  # side of a block of ground that is one place; neighbouring images touch
+    place: Literal["folder", "block"] = "block"
 
 
 class Measured(Section):
@@ -162,7 +230,7 @@ class Measured(Section):
 class ImageTargets(NumberMaps):
     """Images and rasters of one band of numbers, of the same name, in sibling folders (BioMassters).
 
-    The place is the folder above `images`, else the image.
+    The place is the folder above `images`, else the block of ground that the image lies in, else the image.
     """
 
     format: Literal["image-targets"]
@@ -173,7 +241,7 @@ class ImageTargets(NumberMaps):
 class Labels(Section):
     """A CSV table of one row a sample: what it is called, its label and, where `split.column` says so, its part."""
 
-    file: Below = "labels.csv"  # below root
+    file: FileBelow = "labels.csv"  # below root
     path: str = "path"  # column: the image, or a sample's folder, below root
     label: str = "label"  # column: a class; several between separators (multilabel); a number (regression)
     separator: Annotated[str, Field(min_length=1)] = "|"  # between the labels of one sample
@@ -199,7 +267,7 @@ class LabelsTable(Placed):
 DATE_DIRECTIVES = {"%Y": 4, "%m": 2, "%d": 2, "%j": 3, "%H": 2, "%M": 2, "%S": 2}  # digits of each
 
 
-class DatedFolders(Placed):
+class DatedFolders(Placed, Masks):
     """A folder a sample, with one GeoTIFF a date of the same ground; its label in a table, or a map beside the dates.
 
     A date that holds nothing but nodata is a missing date.
@@ -210,8 +278,6 @@ class DatedFolders(Placed):
     files: str = "*.tif"  # names of a sample's dates, * for any letters; other files are not looked at
     labels: Labels | None = None  # table of classes, or of a number a sample
     target_file: str | None = None  # instead: the map in each sample's folder, class ids or numbers for every pixel
-    classes: Annotated[list[str], Different] = Field(default=["background", "foreground"], min_length=2)  # of the map
-    foreground: Literal["exact", "above-zero"] = "exact"  # as of image-masks
     target: Measured = Measured()  # of a map of numbers
 
     @model_validator(mode="after")
@@ -242,23 +308,7 @@ class GivenParts(PlaceSplit):
         return self
 
 
-def _stored_values(classes: Any) -> Any:
-    """A list of names means the values 0, 1 and so on; a name's single value means that one."""
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        twice = sorted({name for name in classes if classes.count(name) > 1})
-        if twice:
-            raise ValueError(f"names {twice[0]} twice")
-        return {name: [value] for value, name in enumerate(classes)}
-    if isinstance(classes, dict):
-        return {name: [value] if isinstance(value, int) else value for name, value in classes.items()}
-    return classes
-
-
-# Names -> the values that stand for them in the data; a plain list of names means 0, 1, 2 and so on.
-ClassValues = Annotated[dict[str, Annotated[list[int], Field(min_length=1)]], BeforeValidator(_stored_values)]
-
-
-class GeoBench2Samples(FormatBase):
+class GeoBench2Samples(ClassMap):
     """GEO-Bench-2's data sets as published: tortillas (or tacos) in root, a sample of several files each.
 
     Each sample carries its part, and its label, or the map of its classes or numbers is one of its files.
@@ -273,8 +323,6 @@ class GeoBench2Samples(FormatBase):
     images: list[str] = Field(min_length=1)
     label_field: str | None = None  # field of a sample's metadata that holds its class, or its classes
     target_file: str | None = None  # instead: name of the file that holds a class id or a number for every pixel
-    classes: ClassValues = {}  # each name with its value or values in the data; a list: 0, 1, 2 and so on
-    ignore: list[int] = []  # values of target_file that are no class: neither learned nor scored
     target: Measured = Measured()  # of a target_file of numbers
     # file: a GeoTIFF lies where it says; none: places are not known, or made up (biomassters)
     georeference: Literal["file", "none"] = "file"
@@ -283,18 +331,6 @@ class GeoBench2Samples(FormatBase):
     def _one_target(self) -> GeoBench2Samples:
         if (self.label_field is None) == (self.target_file is None):
             raise ValueError("give either label_field (of the metadata) or target_file (of each sample)")
-        return self
-
-    @model_validator(mode="after")
-    def _values_differ(self) -> GeoBench2Samples:
-        if len(self.classes) > MOST_CLASSES:
-            raise ValueError(f"classes names {len(self.classes)}, more than {MOST_CLASSES}")
-        owners: dict[int, str] = dict.fromkeys(self.ignore, "ignore")
-        for name, values in self.classes.items():
-            for value in values:
-                if value in owners:
-                    raise ValueError(f"classes: the value {value} is of {name} and of {owners[value]}")
-                owners[value] = name
         return self
 
 

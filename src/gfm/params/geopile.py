@@ -10,6 +10,7 @@ from gfm.params.imagery import Imagery
 from gfm.params.section import (
     Ascending,
     Below,
+    ClassName,
     Different,
     Licence,
     Listed,
@@ -192,7 +193,7 @@ class LandCover(Section):
     root: Below  # below paths.raw: GeoTIFFs of one band of whole numbers, in any coordinate systems
     include: list[str] = []  # glob patterns under root; empty: every .tif and .tiff
     # what each stored value means; values of the same name are one class
-    classes: dict[int, Annotated[str, Field(pattern=r"\S")]] = Field(min_length=1)
+    classes: dict[int, ClassName] = Field(min_length=1)
     nodata: int = (
         0  # the stored value that means nothing; what a file itself calls so does too, unless it is a class here
     )

@@ -1,4 +1,4 @@
-"""Reading a parameter file: the first wrong key, type or combination is one line that names the key."""
+"""Reading a parameter file: each wrong key, type or combination is one line that names the key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gfm.params.known_keys import suggestion
-from gfm.params.section import LocalFile, ParameterError
+from gfm.params.section import Contradictions, LocalFile, ParameterError, ParameterFaults
 from gfm.params.whole import Params
 
 PARAMS_FILE = Path("params.yaml")
@@ -21,7 +21,8 @@ PARAMS_FILE = Path("params.yaml")
 def load(path: Path = PARAMS_FILE) -> Params:
     """Read and check a parameter file.
 
-    Raises ParameterError with one line that names the file, the key and what would be right.
+    Raises ParameterError with one line that names the file, the key and what would be right; of several such faults
+    ParameterFaults, which has a line of each.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise ParameterError(f"{path}: {_first_line(error, raw)}") from None
+        raise ParameterFaults([f"{path}: {line}" for line in _lines(error, raw)]) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -83,23 +84,35 @@ _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a name of letters, digits, - and _",
     r"^[0-9a-fA-F]{64}$": "the 64 hexadecimal digits that `sha256sum FILE` prints",
     r"\S": "the terms of use, in words",
+    r"^\S": "the name of a class, which does not begin with a blank",
     r"^[A-Z]{3}$": "three capital letters, such as FRA",
     r"^[a-z][a-z0-9+.-]*://": "an address, such as s3://bucket/folder",
     r"^[A-Za-z]+:\d+$": "a registered coordinate system, such as EPSG:3035",
 }
 
 
-def _first_line(error: ValidationError, raw: dict[str, Any]) -> str:
-    found = [(_keys(entry, raw), entry) for entry in error.errors()]
-    first = found[0][0]
-    others = len({tuple(keys) for keys, _ in found if keys[: len(first)] != first})
-    # Every branch of a union complains; the one that went deepest into the value is the one that was meant.
-    below = [(keys, entry) for keys, entry in found if keys[: len(first)] == first]
-    deepest = max((keys for keys, _ in below), key=len) if first else first
-    told = [_predicate(entry) for keys, entry in below if keys == deepest]
+def _lines(error: ValidationError, raw: dict[str, Any]) -> list[str]:
+    """What is wrong, a line each, in the order of the schema."""
+    found = [(tuple(_keys(entry, raw)), entry) for entry in error.errors()]
+    lines: list[str] = []
+    while found:
+        first = found[0][0]
+        # Every branch of a union complains; the one that went deepest into the value is the one that was meant.
+        below = [(keys, entry) for keys, entry in found if keys[: len(first)] == first]
+        deepest = max((keys for keys, _ in below), key=len) if first else first
+        lines += _told(".".join(deepest), [entry for keys, entry in below if keys == deepest])
+        found = [(keys, entry) for keys, entry in found if keys[: len(first)] != first]
+    return lines
+
+
+def _told(key: str, entries: list[Any]) -> list[str]:
+    """The lines of one key, about which the branches of a union may say different things."""
+    contradictions = entries[0].get("ctx", {}).get("error")
+    if isinstance(contradictions, Contradictions):
+        return list(contradictions.faults)
+    told = [_predicate(entry) for entry in entries]
     line = told[0][0] + _any_of(list(dict.fromkeys(reason for _, reason in told)))
-    key = ".".join(deepest)
-    return (key + line if key else line.removeprefix(": ")) + (f" (and {others} more)" if others else "")
+    return [key + line if key else line.removeprefix(": ")]
 
 
 def _keys(entry: Any, raw: Any) -> list[str]:

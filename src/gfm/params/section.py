@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -21,15 +22,26 @@ StoredValue = Annotated[float, Field(allow_inf_nan=True)]  # floating-point imag
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 
 Licence = Annotated[str, Field(pattern=r"\S")]
+ClassName = Annotated[str, Field(pattern=r"^\S")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 SCHEDULER_PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss")  # of distributed; its inproc reaches no other process
 
 
 def _below(root: str) -> str:
-    if not root or root.startswith(("/", "~", "\\")) or ".." in root.replace("\\", "/").split("/"):
+    if _leads_out(root):
         raise ValueError("must name a folder below paths.raw, without .. and not from the root")
     return root
+
+
+def _file_below(path: str) -> str:
+    if _leads_out(path) or path.endswith("/"):
+        raise ValueError("must name a file below the task's root, without .. and not from the file system's root")
+    return path
+
+
+def _leads_out(path: str) -> bool:
+    return not path or path.startswith(("/", "~", "\\")) or ".." in path.replace("\\", "/").split("/")
 
 
 def _store_address(address: str) -> str:
@@ -71,6 +83,7 @@ def _different(names: list[str]) -> list[str]:
 
 
 Below = Annotated[str, AfterValidator(_below)]  # a folder under paths.raw
+FileBelow = Annotated[str, AfterValidator(_file_below)]  # a file under a task's root
 # Where fsspec finds files: PROTOCOL://…
 StoreAddress = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://"), AfterValidator(_store_address)]
 Ascending = AfterValidator(_ascending)
@@ -96,6 +109,27 @@ class LocalFile(str):
 
 class ParameterError(GfmError):
     """A parameter file that cannot be used; the message is one line naming the file, the key and the fix."""
+
+
+class ParameterFaults(ParameterError):
+    """Everything that is wrong with a parameter file: `faults` has a line each, the message is the first of them."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self._faults = tuple(faults)
+        more = len(faults) - 1
+        super().__init__(faults[0] + (f" (and {more} more; `gfm check` tells them)" if more else ""))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return self._faults
+
+
+class Contradictions(ValueError):
+    """What does not agree between sections, a line each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(faults[0])
 
 
 class Section(BaseModel):

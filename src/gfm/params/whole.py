@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -14,8 +15,8 @@ from gfm.params.geopile import Geopile, Splits, Validation
 from gfm.params.imagery import Paths
 from gfm.params.pretraining import DistillPretraining, GfmFastPretraining, Pretraining
 from gfm.params.results import Carbon, Evaluate, Promotion, Tracking
-from gfm.params.section import Name, Section, Seed
-from gfm.params.variants import check_variants
+from gfm.params.section import Contradictions, Name, Section, Seed
+from gfm.params.variants import variant_faults
 
 # The last two are the folders beside the checkpoints that hold the teacher's features and decoded images.
 RESERVED = ("random", "teacher", "teacher-features", "decoded-images")
@@ -44,17 +45,20 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
-        self._names_differ()
-        self._sources_differ()
-        self._sources_have_the_bands()
-        self._sources_left_out_are_known()
-        self._teacher_sources_carry_labels()
-        self._models_are_known()
-        check_variants(self.tasks)
-        self._remarks_fit_their_tasks()
-        for name, run in self.pretrain.items():
-            self._pretraining_fits(name, run)
-        self._normalisation_fits()
+        faults = [
+            *self._names_differ(),
+            *self._sources_differ(),
+            *self._sources_have_the_bands(),
+            *self._sources_left_out_are_known(),
+            *self._teacher_sources_carry_labels(),
+            *self._models_are_known(),
+            *variant_faults(self.tasks),
+            *self._remarks_fit_their_tasks(),
+            *(fault for name, run in self.pretrain.items() for fault in self._pretraining_fits(name, run)),
+            *self._normalisation_fits(),
+        ]
+        if faults:
+            raise Contradictions(faults)
         return self
 
     def encoder_stage(self, name: str) -> str:
@@ -68,7 +72,7 @@ class Params(Section):
         own = self.pretrain[name].seed
         return self.seed if own is None else own
 
-    def _names_differ(self) -> None:
+    def _names_differ(self) -> Iterator[str]:
         """Names become folders, and some file systems do not tell A from a."""
         for section, names in (
             ("geopile.sources", self.geopile.sources),
@@ -80,9 +84,9 @@ class Params(Section):
             for name in names:
                 other = seen.setdefault(name.lower(), name)
                 if other != name:
-                    raise ValueError(f"{section}.{name} and {section}.{other} differ in case only; rename one")
+                    yield f"{section}.{name} and {section}.{other} differ in case only; rename one"
 
-    def _sources_differ(self) -> None:
+    def _sources_differ(self) -> Iterator[str]:
         """The same files as two sources would all be dropped as duplicates of each other."""
         seen: dict[tuple[object, ...], str] = {}
         for name, source in self.geopile.sources.items():
@@ -90,132 +94,129 @@ class Params(Section):
             files = (source.store, PurePosixPath(source.root).as_posix(), *sorted(source.include))
             other = seen.setdefault((*files, *shown), name)
             if other != name:
-                raise ValueError(
+                yield (
                     f"geopile.sources.{name}.root = {source.root} is the root of {other} too; leave one out, or tell "
                     "them apart by include or composite"
                 )
 
-    def _sources_have_the_bands(self) -> None:
+    def _sources_have_the_bands(self) -> Iterator[str]:
         for name, source in self.geopile.sources.items():
             for band in source.composite:
                 if band not in self.geopile.bands:
-                    raise ValueError(f"geopile.sources.{name}.composite.{band} is not one of geopile.bands")
+                    yield f"geopile.sources.{name}.composite.{band} is not one of geopile.bands"
             missing = [band for band in source.stored_bands(self.geopile.bands) if band not in source.imagery.bands]
             if missing:
-                raise ValueError(
+                yield (
                     f"geopile.sources.{name}.imagery.bands lacks {', '.join(missing)}, which geopile.bands asks for; "
                     f"it has {', '.join(source.imagery.bands)}: add it, or say in geopile.sources.{name}.composite "
                     f"which stored band stands for it"
                 )
 
-    def _sources_left_out_are_known(self) -> None:
+    def _sources_left_out_are_known(self) -> Iterator[str]:
         left_out, sources = self.geopile.leave_out, self.geopile.sources
         for name in left_out:
             if name not in sources:
-                raise ValueError(f"geopile.leave_out names {name}, which is not in geopile.sources")
+                yield f"geopile.leave_out names {name}, which is not in geopile.sources"
         if left_out and len(sources) == 1:
-            raise ValueError(f"geopile.leave_out names {left_out[0]}, the only source: nothing would be left")
+            yield f"geopile.leave_out names {left_out[0]}, the only source: nothing would be left"
         for name, run in self.pretrain.items():
             if run.without is not None and run.without not in left_out:
-                raise ValueError(
+                yield (
                     f"pretrain.{name}.without = {run.without} is not in geopile.leave_out, which has "
                     f"{', '.join(left_out) or 'none'}: add it there"
                 )
 
-    def _teacher_sources_carry_labels(self) -> None:
+    def _teacher_sources_carry_labels(self) -> Iterator[str]:
         named = {f"pretrain.{name}.probe": run.probe.sources for name, run in self.pretrain.items() if run.probe}
         if isinstance(self.teacher, SupervisedTeacher):
             named["teacher"] = self.teacher.sources
         for key, sources in named.items():
             for name in sources:
                 if name not in self.geopile.sources:
-                    raise ValueError(f"{key}.sources names {name}, which is not in geopile.sources")
-                if not self.geopile.sources[name].labelled:
-                    raise ValueError(
+                    yield f"{key}.sources names {name}, which is not in geopile.sources"
+                elif not self.geopile.sources[name].labelled:
+                    yield (
                         f"{key}.sources names {name}, which carries no labels (declare class-folders, webdataset, or "
                         "archive with labels: folders)"
                     )
 
-    def _models_are_known(self) -> None:
+    def _models_are_known(self) -> Iterator[str]:
         known = {"random", "teacher", *self.pretrain, *self.encoders}
         for section, names in (("pretrain", self.pretrain), ("encoders", self.encoders)):
             for name in names:
                 if name.lower() in RESERVED:
-                    raise ValueError(f"{section}.{name} is a reserved model name; choose another")
+                    yield f"{section}.{name} is a reserved model name; choose another"
         both = {name.lower() for name in self.pretrain} & {name.lower() for name in self.encoders}
-        if both:
-            raise ValueError(f"pretrain and encoders both name {min(both)}; rename one")
+        for name in sorted(both):
+            yield f"pretrain and encoders both name {name}; rename one"
         for name in self.models:
             if name not in known:
-                raise ValueError(f"models names {name}; known are {', '.join(sorted(known))}")
+                yield f"models names {name}; known are {', '.join(sorted(known))}"
         if len(set(self.models)) != len(self.models):
-            raise ValueError("models names a model twice")
+            yield "models names a model twice"
         if self.evaluate.baseline not in self.models:
-            raise ValueError(f"evaluate.baseline = {self.evaluate.baseline} is not one of models")
+            yield f"evaluate.baseline = {self.evaluate.baseline} is not one of models"
         for name in self.embeddings:
             if name not in known:
-                raise ValueError(f"embeddings.{name} is no encoder; known are {', '.join(sorted(known))}")
+                yield f"embeddings.{name} is no encoder; known are {', '.join(sorted(known))}"
         reference = self.evaluate.reference
         if reference is not None and (reference not in self.pretrain or reference not in self.models):
-            raise ValueError(f"evaluate.reference = {reference} is not one of pretrain that models names")
+            yield f"evaluate.reference = {reference} is not one of pretrain that models names"
         for name in self.promotion.tasks or ():
             if name not in self.tasks:
-                raise ValueError(f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}")
+                yield f"promotion.tasks names {name}, which is not in tasks; it has {', '.join(self.tasks)}"
 
-    def _remarks_fit_their_tasks(self) -> None:
+    def _remarks_fit_their_tasks(self) -> Iterator[str]:
         for key, named in (("too_small", [*self.evaluate.too_small]), ("geobench2", [*self.evaluate.geobench2])):
             for name in named:
                 if name not in self.tasks:
                     known = ", ".join(self.tasks)
-                    raise ValueError(f"evaluate.{key} names {name}, which is not in tasks; it has {known}")
+                    yield f"evaluate.{key} names {name}, which is not in tasks; it has {known}"
         for name, dataset in self.evaluate.geobench2.items():
-            misfit = dataset.misfit(self.tasks[name].kind, self.tasks[name].positive_class)
+            task = self.tasks.get(name)
+            misfit = task and dataset.misfit(task.kind, task.positive_class)
             if misfit:
-                raise ValueError(f"evaluate.geobench2.{name}.{misfit}")
+                yield f"evaluate.geobench2.{name}.{misfit}"
 
-    def _pretraining_fits(self, name: str, run: Pretraining) -> None:
+    def _pretraining_fits(self, name: str, run: Pretraining) -> Iterator[str]:
         key = f"pretrain.{name}"
         if not isinstance(run, DistillPretraining):
             unit, px = run.masking.unit, self.student.architecture.image_px
             if unit % 32:
                 near = max(32, unit // 32 * 32)
-                raise ValueError(
+                yield (
                     f"{key}.masking.unit = {unit} is not a multiple of the backbone's stride 32; "
                     f"use {near} or {near + 32}"
                 )
-            if px % unit:
-                raise ValueError(
-                    f"student.architecture.image_px = {px} is not a multiple of {key}.masking.unit = {unit}"
-                )
+            elif px % unit:
+                yield f"student.architecture.image_px = {px} is not a multiple of {key}.masking.unit = {unit}"
         if run.start == "teacher" and self.student.architecture.name != self.teacher.architecture.name:
-            raise ValueError(f"{key}.start = teacher needs the student to have the teacher's architecture")
+            yield f"{key}.start = teacher needs the student to have the teacher's architecture"
         warmup = run.schedule.warmup_epochs
         if warmup > run.epochs:
-            raise ValueError(
+            yield (
                 f"{key}.schedule.warmup_epochs = {warmup:g} is more than {key}.epochs = {run.epochs}; warm up for fewer"
             )
         if run.decoded_px is not None and not run.decoded_cache:
-            raise ValueError(f"{key}.decoded_px = {run.decoded_px} needs {key}.decoded_cache: true")
+            yield f"{key}.decoded_px = {run.decoded_px} needs {key}.decoded_cache: true"
         if run.batch_size % run.accumulate:
-            raise ValueError(f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}")
+            yield f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}"
         if run.sharding == "full":
             refused = [field for field in ("compile", "ema_decay", "probe") if getattr(run, field)]
             if run.precision == "16-mixed":
                 refused.append("precision = 16-mixed")
             if refused:
-                raise ValueError(
-                    f"{key}.sharding = full does not work together with {key}.{refused[0]}; leave one of them out"
-                )
+                yield f"{key}.sharding = full does not work together with {key}.{refused[0]}; leave one of them out"
         if isinstance(run, GfmFastPretraining):
             if run.cached_crops == 0:
-                raise ValueError(f"{key}.cached_crops = 0: the recipe gfm-fast never runs its teacher while training")
+                yield f"{key}.cached_crops = 0: the recipe gfm-fast never runs its teacher while training"
             if run.decoder.width % run.decoder.heads or run.decoder.width % 4:
-                raise ValueError(
+                yield (
                     f"{key}.decoder.width = {run.decoder.width} is not a multiple of 4 and of "
                     f"{key}.decoder.heads = {run.decoder.heads}"
                 )
 
-    def _normalisation_fits(self) -> None:
+    def _normalisation_fits(self) -> Iterator[str]:
         bands = len(self.geopile.bands)
         declared = [("teacher", self.teacher.normalisation), ("student", self.student.normalisation)]
         declared += [
@@ -225,9 +226,7 @@ class Params(Section):
         ]
         for where, norm in declared:
             if len(norm.mean) != bands or len(norm.std) != bands:
-                raise ValueError(
-                    f"{where}.normalisation has {len(norm.mean)} means and {len(norm.std)} stds for {bands} bands"
-                )
+                yield f"{where}.normalisation has {len(norm.mean)} means and {len(norm.std)} stds for {bands} bands"
         for name, task in self.tasks.items():
             if len(task.data.imagery.bands) < bands:
-                raise ValueError(f"tasks.{name}.data.imagery has fewer bands than geopile.bands")
+                yield f"tasks.{name}.data.imagery has fewer bands than geopile.bands"

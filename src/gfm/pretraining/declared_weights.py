@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from gfm.errors import WeightsError
+from gfm.models.encoder import check_keys
 from gfm.models.weights_hash import sha256_of
 from gfm.params import TimmEncoder
 
 CONFIG = "config.json"  # of the hub's folders, beside model.safetensors
 UNSEEN = ("pad_type", "act_layer")  # arguments of a network that no tensor shows
+STATISTICS = (".running_mean", ".running_var")  # of batch norm
 _TOLERANCE = 1e-3  # of a mean or standard deviation: publishers round
 
 
@@ -58,14 +61,39 @@ def check_input(wanted: TimmEncoder, home: Path, key: str) -> str:
 
 def check_batch_norm(wanted: TimmEncoder, state: Mapping[str, Tensor], key: str, source: str) -> None:
     """WeightsError for statistics folded into the convolutions that `live` would learn anew in fine-tuning."""
-    means = [value for name, value in state.items() if name.endswith(".running_mean")]
-    variances = [value for name, value in state.items() if name.endswith(".running_var")]
+    means, variances = ([value for name, value in state.items() if name.endswith(end)] for end in STATISTICS)
     folded = means and all((m == 0).all() for m in means) and all((v == 1).all() for v in variances)
     if folded and wanted.batch_norm != "frozen":
         raise WeightsError(
             f"{key}.batch_norm = {wanted.batch_norm}: all batch norm means of {source} are 0 and all variances 1, so "
             "they are folded into its convolutions and must not be learned anew; give batch_norm: frozen"
         )
+
+
+def outlined_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file as meta tensors, except the statistics of batch norm, which are read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {
+                name: file.get_tensor(name)
+                if name.endswith(STATISTICS)
+                else torch.empty(file.get_slice(name).get_shape(), device="meta")
+                for name in file.keys()  # noqa: SIM118  (it is no mapping)
+            }
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def fitting_weights(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """What of a file's tensors is the network's: all but its classifier's, by timm's name for that.
+
+    WeightsError for any other key or shape that is missing, unknown or different.
+    """
+    names = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
+    classifier = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    kept = {key: value for key, value in state.items() if not (classifier and key.startswith(classifier))}
+    check_keys(backbone, kept, source)
+    return kept
 
 
 def _stated(path: Path) -> dict[str, object]:

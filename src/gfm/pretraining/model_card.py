@@ -9,7 +9,7 @@ from types import MappingProxyType
 from gfm import layout
 from gfm.models.encoder_file import EncoderCard
 from gfm.pretraining.record import RunRecord
-from gfm.tracking.amount import amount
+from gfm.tracking.amount import amount, co2eq
 
 LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC BY 4.0": "cc-by-4.0"}  # as the hub's metadata writes them
 
@@ -82,7 +82,7 @@ def _energy(record: RunRecord) -> str:
         seen += f" It was resumed at step {record.resumed_at_step}; what a kill lost before that is not counted."
     if kwh is None or kg is None:
         return f"{seen} Energy: {method}."
-    return f"{seen} Energy: {amount(kwh)} kWh, {amount(kg)} kg CO2eq ({method}; grid: {record.energy.get('country')})."
+    return f"{seen} Energy: {amount(kwh)} kWh, {co2eq(kg)} CO2eq ({method}; grid: {record.energy.get('country')})."
 
 
 def _facts(record: RunRecord) -> list[str]:

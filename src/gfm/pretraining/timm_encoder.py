@@ -17,7 +17,7 @@ from gfm.models.encoder import check_keys, read_weights
 from gfm.models.encoder_file import EncoderCard
 from gfm.output_folder import new_folder
 from gfm.params import Params, TimmEncoder
-from gfm.pretraining.declared_weights import check_batch_norm, check_digest, check_input
+from gfm.pretraining.declared_weights import check_batch_norm, check_digest, check_input, fitting_weights
 from gfm.pretraining.finished import write_finished
 from gfm.pretraining.record import RunRecord
 from gfm.progress import say
@@ -108,13 +108,10 @@ def from_file(wanted: TimmEncoder, bands: int, key: str) -> Imported:
     state = read_weights(path)
     check_batch_norm(wanted, state, key, str(path))
     backbone = _backbone(wanted, bands)
-    classifier = _classifier_prefixes(backbone)
-    dropped = [key for key in state if key.startswith(classifier)] if classifier else []
-    kept = {key: value for key, value in state.items() if key not in dropped}
-    check_keys(backbone, kept, str(path))
+    kept = fitting_weights(backbone, state, str(path))
     backbone.load_state_dict(kept, strict=True)
     _check_loaded(backbone, kept, str(path))
-    return Imported(backbone, dropped, path.name, digest)
+    return Imported(backbone, [key for key in state if key not in kept], path.name, digest)
 
 
 def from_hub(wanted: TimmEncoder, bands: int, key: str) -> Imported:
@@ -163,8 +160,3 @@ def _check_loaded(backbone: nn.Module, state: dict[str, Tensor], source: str) ->
     different = [key for key, value in state.items() if not torch.equal(own[key], value)]
     if different:
         raise WeightsError(f"{source}: {len(different)} tensors did not arrive, {different[0]} first")
-
-
-def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
-    names = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
-    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))

@@ -5,13 +5,17 @@ A 1x1 convolution is a linear layer over the channels of each place, and counts 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from gfm.downstream.adaptation.adaptation import HEAD, Adaptation, Files, head_tensors, restore_head
 from gfm.downstream.tasks import TaskModel
 from gfm.errors import GfmError
+from gfm.models.declared_encoder import declared_encoder, declared_key
 from gfm.models.encoder import Encoder
+from gfm.params import ParameterFaults, Params, Task, TimmEncoder
 
 ADAPTERS = ".adapters"  # suffix of the file that holds the adapters
 SHOWN = 8
@@ -44,6 +48,34 @@ class Lora(Adaptation):
             raise RuntimeError(f"adapters for {len(files[ADAPTERS])} places instead of {len(own)}")
         set_peft_model_state_dict(model.encoder.backbone, dict(files[ADAPTERS]))
         restore_head(model, files[HEAD])
+
+
+def check_lora_targets(params: Params) -> None:
+    """ParameterFaults where a task's LoRA names layers that a network lacks, of the networks that are declared."""
+    faults = [fault for name, task in params.tasks.items() for fault in _absent_targets(params, name, task)]
+    if faults:
+        raise ParameterFaults(faults)
+
+
+def _absent_targets(params: Params, name: str, task: Task) -> Iterator[str]:
+    if task.finetune.mode != "lora":
+        return
+    sections = {"teacher": params.teacher, "student": params.student} | {
+        f"encoders.{own}": encoder for own, encoder in params.encoders.items() if isinstance(encoder, TimmEncoder)
+    }
+    for key in dict.fromkeys(declared_key(params, model) for model in params.models):
+        if key is None:
+            continue
+        try:
+            with torch.device("meta"):
+                declared = sections[key]
+                encoder = declared_encoder(key, declared.architecture, declared.normalisation, params.geopile.bands)
+        except GfmError:  # its own check says so
+            continue
+        try:
+            _linear_layers(encoder, task.finetune.lora.targets)
+        except GfmError as error:
+            yield f"tasks.{name}.finetune.lora.targets: {error}"
 
 
 def _linear_layers(encoder: Encoder, targets: list[str]) -> list[str]:

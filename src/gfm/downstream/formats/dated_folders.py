@@ -144,5 +144,4 @@ class DatedFoldersFormat(PlacedFormat[DatedFolders]):
         return read_image(path, self.data.imagery)
 
     def _mask(self, file: str) -> Pixels:
-        key = f"tasks.{self.name}.data"
-        return read_class_ids(self.raw / file, len(self.data.classes), self.data.foreground, key)
+        return read_class_ids(self.raw / file, self.data, f"tasks.{self.name}.data")

@@ -95,7 +95,10 @@ class TaskFormat(ABC, Generic[Data]):
         return file
 
     def cut(self, scene: Scene, bands: Sequence[str]) -> list[Cut]:
-        """Read and check one scene and cut it into samples; ImageError names the file that cannot be used."""
+        """Read and check one scene and cut it into samples; ImageError names the file that cannot be used.
+
+        A chip whose mask ignores every pixel is left out.
+        """
         images = self._checked_images(scene, bands)
         height, width = images[0].shape[:2]
         mask = None
@@ -109,11 +112,16 @@ class TaskFormat(ABC, Generic[Data]):
         for window in self._windows(width, height):
             x, y, w, h = window
             part = None if mask is None else mask[y : y + h, x : x + w]
+            if part is not None and (part == IGNORED).all():
+                continue
             labels = self._labels(scene, part)
             pixels = [image[y : y + h, x : x + w] for image in images]
             cuts.append(
                 Cut(self._sample(scene, window, (width, height), labels), pixels, labels or self._classes_in(part))
             )
+        if scene.target is not None and not cuts:
+            reason = "holds no pixel of a class, all are ignored"
+            raise ImageError(self.raw / self.shown(scene.target), reason, "remove it")
         return cuts
 
     def _checked_images(self, scene: Scene, bands: Sequence[str]) -> list[Pixels]:

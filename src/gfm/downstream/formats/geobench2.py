@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from gfm.downstream.classes import IGNORED
 from gfm.downstream.dates import spread
 from gfm.downstream.formats.format import (
     Numbers,
@@ -27,7 +26,7 @@ from gfm.downstream.formats.format import (
     read_in_threads,
 )
 from gfm.downstream.formats.labels_file import PARTS
-from gfm.downstream.formats.mask_file import read_values
+from gfm.downstream.formats.mask_file import class_ids, read_values
 from gfm.downstream.formats.number_file import read_numbers
 from gfm.downstream.formats.series import check_grid, check_size, hidden, number_cut
 from gfm.downstream.formats.tortilla import NESTED, Container, Entry, Stretch, missing_parts
@@ -169,10 +168,7 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
             sample = self._sample(scene, (0, 0, width, height), (width, height), ())
             assert scene.target is not None
             return [number_cut(sample, images, self.numbers(sample, bands), self._path(scene.target))]
-        cuts = super().cut(scene, bands)
-        if scene.target is not None and not cuts[0].classes:
-            raise ImageError(self._path(scene.target), "holds no pixel of a class, all are ignored")
-        return cuts
+        return super().cut(scene, bands)
 
     def numbers(self, sample: Sample, bands: Sequence[str]) -> Numbers:
         """The map (H, W, 1) in its unit; NaN where it, or every date, is nodata."""
@@ -217,17 +213,7 @@ class GeoBench2Format(TaskFormat[GeoBench2Samples]):
 
     def _mask(self, file: str) -> Pixels:
         image = self._file(file)
-        values = read_values(image)
-        ids = np.full(values.shape, IGNORED, np.uint8)
-        strange = ~np.isin(values, self.data.ignore)
-        for number, stored in enumerate(self.data.classes.values()):
-            where = np.isin(values, stored)
-            ids[where] = number
-            strange &= ~where
-        if strange.any():
-            fix = f"name it in tasks.{self.name}.data.classes, or in its ignore"
-            raise ImageError(image.path, f"holds the value {values[strange].min()}, which is no class; {fix}")
-        return ids
+        return class_ids(read_values(image), image.path, self.data, f"tasks.{self.name}.data")
 
     def _address(self, sample: Path, file: Entry) -> str:
         return f"{self._relative(sample / file.id)}{_AT}{file.stretch.offset}{_PLUS}{file.stretch.length}"

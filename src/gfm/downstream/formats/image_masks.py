@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gfm.downstream.classes import IGNORED
 from gfm.downstream.formats.format import Pixels, chip_windows
 from gfm.downstream.formats.mask_file import read_class_ids
 from gfm.downstream.formats.paired_folders import PairedFolders
@@ -24,7 +25,8 @@ class ImageMasksFormat(PairedFolders[ImageMasks]):
     """root/AREA/images/NAME.png with root/AREA/masks/NAME.png, AREA any number of folders deep, or none.
 
     The place is AREA; where names carry slippy-map numbers it is AREA/bX_Y, the block of tiles, since neighbouring
-    tiles touch and often show the same building. Without areas and numbers each image is a place of its own.
+    tiles touch and often show the same building. Without areas and numbers it is the block of ground that the image
+    lies in, else the image.
     """
 
     layout = "it should hold AREA/images and AREA/masks"
@@ -45,7 +47,7 @@ class ImageMasksFormat(PairedFolders[ImageMasks]):
 
     def _place(self, area: str, image: Path) -> str:
         if self.data.georeference != "slippy":
-            return area or image.stem
+            return super()._place(area, image)
         numbers = slippy_numbers(image.stem)
         if numbers is None:
             reason = "its name does not end in slippy-map numbers X-Y-ZOOM (georeference = slippy)"
@@ -64,13 +66,13 @@ class ImageMasksFormat(PairedFolders[ImageMasks]):
         return self._class_ids(file)
 
     def _read_class_ids(self, file: str) -> Pixels:
-        key = f"tasks.{self.name}.data"
-        return read_class_ids(self.raw / file, len(self.data.classes), self.data.foreground, key)
+        return read_class_ids(self.raw / file, self.data, f"tasks.{self.name}.data")
 
     def _labels(self, scene: Scene, mask: Pixels | None) -> tuple[str, ...]:
         if self.task.kind != "classification" or mask is None:
             return ()
-        share = float(np.count_nonzero(mask)) / mask.size
+        scored = mask[mask != IGNORED]
+        share = float(np.count_nonzero(scored)) / scored.size
         return (PRESENT,) if share > 0 and share >= self.data.presence_share else (ABSENT,)
 
     def misfits(self, samples: Sequence[Sample]) -> dict[int, str]:

@@ -21,7 +21,7 @@ from gfm.params import ImageTargets, Task
 class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
     """root/AREA/images/NAME.tif with root/AREA/targets/NAME.tif of the same pixels, AREA any number of folders deep.
 
-    The place is AREA; without areas each image is a place of its own.
+    The place is AREA; without areas it is the block of ground that the image lies in, else the image.
     """
 
     layout = "it should hold AREA/images and AREA/targets"
@@ -44,9 +44,6 @@ class ImageTargetsFormat(NumberMapsFormat[ImageTargets]):
             return {}
         fix = f"set tasks.{self.name}.data.chip_px to cut images of any size into chips"
         return self._odd_sizes([sample.window[2:] for sample in samples], fix)
-
-    def _place(self, area: str, image: Path) -> str:
-        return area or image.stem
 
     def _target_window(self, scene: Scene, width: int, height: int) -> Window | None:
         image, target = self.raw / scene.inputs[0][0], self._target_file(scene)

@@ -67,6 +67,8 @@ def _records(path: Path, wanted: list[str]) -> Iterator[tuple[int, dict[str, str
                 yield table.line_num, {column: cells[column] for column in wanted}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; it is data.labels.file below data.root") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; data.labels.file names the CSV table itself, below data.root") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV table: {error}") from None
 

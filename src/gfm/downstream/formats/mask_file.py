@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from gfm.downstream.classes import IGNORED
 from gfm.imagery.image_file import ImageFile
 from gfm.imagery.pictures import is_jpeg
 from gfm.imagery.raster import ImageError, check_pixels, file_head, open_scene_data
-from gfm.params import ParameterError
+from gfm.params import ClassMap, Masks
 
 _GREY_OR_RGB = {"L", "LA", "RGB", "RGBA", "RGBX"}  # modes whose channels can all hold the same class ids
 
@@ -20,8 +21,8 @@ _GREY_OR_RGB = {"L", "LA", "RGB", "RGBA", "RGBX"}  # modes whose channels can al
 def read_mask(path: Path) -> NDArray[np.integer]:
     """The values of a mask (H, W): the channels' common value (alpha aside), the index of a palette picture.
 
-    ImageError where the file is no readable picture, is a JPEG (or a TIFF compressed as one), whose channels differ,
-    or holds no integers.
+    ImageError where the file is no readable picture, is a JPEG (or a TIFF compressed as one), where its channels
+    differ, or where it holds no integers.
     """
     jpeg = is_jpeg(file_head(path))
     try:
@@ -43,8 +44,6 @@ def read_mask(path: Path) -> NDArray[np.integer]:
         return values.astype(np.uint8)
     if not np.issubdtype(values.dtype, np.integer) or values.ndim != 2:
         raise ImageError(path, f"holds {values.dtype} values, a mask holds class ids", "save it as 8-bit")
-    if values.size and values.min() < 0:
-        raise ImageError(path, f"holds the value {values.min()}", "save it as 8-bit class ids")
     return values
 
 
@@ -65,26 +64,37 @@ def read_values(image: ImageFile) -> NDArray[np.integer]:
     return values
 
 
-def read_class_ids(path: Path, classes: int, foreground: str, key: str) -> NDArray[np.uint8]:
-    """A mask (H, W) as class ids; `above-zero` foreground: any value above 0 is class 1, instance ids too.
+def read_class_ids(path: Path, declared: Masks, key: str) -> NDArray[np.uint8]:
+    """A mask (H, W) as class ids, IGNORED where declared so; ImageError where a value is neither of the two.
 
-    ImageError where a value is no class; ParameterError where above-zero shall tell more than two apart.
+    `above-zero` foreground: any value above 0 is class 1, instance ids too. `key` is where `declared` stands.
     """
-    if foreground == "above-zero" and classes != 2:
-        raise ParameterError(
-            f"{key}.foreground = above-zero tells two classes apart, but classes has {classes}; set foreground = exact"
-        )
     values = read_mask(path)
-    if foreground == "above-zero":
-        return (values > 0).astype(np.uint8)
-    unknown = np.unique(values[values > classes - 1])
-    if unknown.size:
-        raise ImageError(
-            path,
-            f"mask value {unknown[0]} is no class id, classes are 0 to {classes - 1}",
-            f"list every class in {key}.classes, or set {key}.foreground = above-zero for masks of 0 and 255",
-        )
-    return values.astype(np.uint8)
+    if declared.foreground == "above-zero":
+        ignored = np.isin(values, declared.ignore)
+        below = values[(values < 0) & ~ignored]
+        if below.size:
+            raise ImageError(path, f"holds the value {below.min()}, which is no class; name it in {key}.ignore")
+        return np.where(ignored, IGNORED, values > 0).astype(np.uint8)
+    only_255 = len(declared.classes) == 2 and values.max(initial=0) == 255
+    return class_ids(values, path, declared, key, f", or set {key}.foreground = above-zero" if only_255 else "")
+
+
+def class_ids(
+    values: NDArray[np.integer], path: Path, declared: ClassMap, key: str, other_fix: str = ""
+) -> NDArray[np.uint8]:
+    """The class of every stored value, IGNORED where declared so; ImageError, naming `path`, for any other value."""
+    meanings = dict.fromkeys(declared.ignore, IGNORED)
+    for number, stored in enumerate(declared.classes.values()):
+        meanings |= dict.fromkeys(stored, number)
+    known = np.array(sorted(meanings))
+    nearest = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    strange = values[known[nearest] != values]
+    if strange.size:
+        fix = f"name it in {key}.classes, or in its ignore{other_fix}"
+        raise ImageError(path, f"holds the value {strange.min()}, which is no class; {fix}")
+    ids: NDArray[np.uint8] = np.array([meanings[value] for value in known.tolist()], np.uint8)[nearest]
+    return ids
 
 
 def foreground(values: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from gfm.downstream.formats.format import Data, TaskFormat, image_files, is_folder
+from gfm.downstream.formats.format import TaskFormat, image_files, is_folder
 from gfm.downstream.formats.search import search
 from gfm.downstream.sample import Refused, Scene
+from gfm.imagery.footprint import file_block
 from gfm.imagery.raster import ImageError
+from gfm.params import SiblingFolders
+
+Data = TypeVar("Data", bound=SiblingFolders)
 
 
 class PairedFolders(TaskFormat[Data]):
@@ -22,9 +27,13 @@ class PairedFolders(TaskFormat[Data]):
     def folders(self) -> tuple[str, str]:
         """The names of the two folders, images first."""
 
-    @abstractmethod
     def _place(self, area: str, image: Path) -> str:
         """The place of an image of an area ("": root itself); ImageError where it cannot be told."""
+        if area and self.data.place == "folder":
+            return area
+        block = file_block(image, self.data.block_km) if self.data.georeference == "file" else None
+        own = block or image.stem
+        return f"{area}/{own}" if area else own
 
     def _key(self, file: Path, folder: str) -> str:
         """What a file shares with its counterpart, for a file of `folder`."""

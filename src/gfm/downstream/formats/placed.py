@@ -14,7 +14,7 @@ from gfm.downstream.formats.format import TaskFormat
 from gfm.downstream.formats.labels_file import read_labels
 from gfm.downstream.moments import Moments
 from gfm.downstream.sample import Cut, Refused, Sample, Scene, Window
-from gfm.imagery.footprint import Bounds, georeference, ground_block
+from gfm.imagery.footprint import Bounds, file_block
 from gfm.imagery.raster import ImageError
 from gfm.params import Labels, Placed
 
@@ -64,8 +64,8 @@ class PlacedFormat(TaskFormat[Data]):
         if self.data.place == "folder":
             above = PurePosixPath(name).parent.as_posix()
             return name if above == "." else above
-        ground = georeference(first) if self.data.georeference == "file" else None
-        return name if ground is None else ground_block(ground.bounds, self.data.block_km)
+        block = file_block(first, self.data.block_km) if self.data.georeference == "file" else None
+        return block or name
 
     def _bounds(self, scene: Scene, window: Window) -> Bounds | None:
         return super()._bounds(scene, window) if self.data.georeference == "file" else None

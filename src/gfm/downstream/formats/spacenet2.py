@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from gfm.downstream.formats.format import Numbers, Pixels
 from gfm.downstream.formats.number_maps import NumberMapsFormat
 from gfm.downstream.sample import Sample, Scene, Window
-from gfm.imagery.footprint import georeference, ground_block
 from gfm.imagery.placement import Box, placed_on
 from gfm.imagery.raster import ImageError, nodata_mask, to_uint8, to_unit
 from gfm.params import SpaceNet2
@@ -60,11 +59,6 @@ class SpaceNet2Format(NumberMapsFormat[SpaceNet2]):
 
     def _key(self, file: Path, folder: str) -> str:
         return file.stem.removeprefix(f"{folder}_")
-
-    def _place(self, area: str, image: Path) -> str:
-        ground = georeference(image) if self.data.georeference == "file" else None
-        own = image.stem if ground is None else ground_block(ground.bounds, self.data.block_km)
-        return f"{area}/{own}" if area else own
 
     def _target_window(self, scene: Scene, width: int, height: int) -> Window | None:
         image, target = self.raw / scene.inputs[0][0], self._target_file(scene)
