@@ -33,13 +33,18 @@ def random_crop(image: NDArray[np.uint8], crop: Crop, rng: np.random.Generator, 
 
 def _antialiased(part: NDArray[np.uint8], into: Tensor) -> None:
     """PIL's bilinear filter, which the published crops have: equal to one grey level."""
-    planes = torch.from_numpy(part).permute(2, 0, 1)[None]
-    into.copy_(interpolate(planes, size=into.shape[1:], mode="bilinear", antialias=True)[0])
+    # A batch of one before its axes are turned: only with such strides are the result's pixels left as they lie.
+    pixels = torch.from_numpy(part)[None].permute(0, 3, 1, 2)
+    resized = interpolate(pixels, size=into.shape[1:], mode="bilinear", antialias=True)[0]
+    _write(resized.permute(1, 2, 0).numpy(), into)
 
 
 def _linear(part: NDArray[np.uint8], into: Tensor) -> None:
-    resized = cv2.resize(part, into.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
-    cv2.split(resized, list(into.numpy()))
+    _write(cv2.resize(part, into.shape[:0:-1], interpolation=cv2.INTER_LINEAR), into)
+
+
+def _write(pixels: NDArray[np.uint8], into: Tensor) -> None:
+    cv2.split(pixels, list(into.numpy()))
 
 
 def _window(rows: int, columns: int, crop: Crop, rng: np.random.Generator) -> tuple[int, int, int, int]:
