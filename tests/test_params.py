@@ -385,6 +385,11 @@ def test_statistics_of_8_bit_values_are_refused(tmp_path: Path) -> None:
         ({"batch_size": 32}, ["teacher", "gfm"], ["pretrain.gfm.schedule.base_lr = 0.0002, the published rate"]),
         ({"batch_size": 512}, ["teacher", "gfm"], []),
         ({"batch_size": 32, "schedule": {"base_lr": 1e-2}}, ["teacher", "gfm"], []),
+        (
+            {"batch_size": 512, "resize_on": "device"},
+            ["teacher", "gfm"],
+            ["pretrain.gfm.resize_on = device takes ten times"],
+        ),
         ({"batch_size": 512}, ["teacher"], ["pretrain.gfm is not among models: it is pretrained and never scored"]),
     ],
 )
