@@ -22,7 +22,7 @@ from gfm.params import Crop, Masking
 from gfm.pretraining.batch import Batch, Sample, collate
 from gfm.pretraining.collection import Rows
 from gfm.pretraining.crops import enough_px, random_part, resize
-from gfm.pretraining.regions import LARGEST, Regions
+from gfm.pretraining.regions import LARGEST, Regions, fresh
 
 SHARDS = layout.COLLECTION / "shards"
 VALIDATION_EPOCH = -1  # validation always sees the same crops
@@ -110,7 +110,7 @@ class CropDataset(Dataset[Sample]):
         )
 
     def _room(self, *images: int) -> Tensor:
-        return torch.empty(*images, self.bands, self.px, self.px, dtype=torch.uint8)
+        return fresh(*images, self.bands, self.px, self.px)
 
     def _mask(self, epoch: int, row: int) -> Tensor | None:
         if self.masking is None:
