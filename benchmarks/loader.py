@@ -5,7 +5,8 @@
 Every way gives batches of the same images in one process with one thread, in alternating rounds; rates are of processor
 time, so that other work on the machine disturbs the ratios little. The reference decodes with PIL, cuts with
 RandomResizedCrop, flips, and makes normalised floats; ours are bytes that the device flips and normalises, so the
-reference without floats stands beside it.
+reference without floats stands beside it. With `resize_on: device` the loader only copies parts of images: what is left
+for the device, which should not be a CPU, is done on this one in a way of its own.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ def reference(folder: Path, *, floats: bool) -> DataLoader[Any]:
     return DataLoader(ImageFolder(folder, transforms.Compose([*crop, *last])), batch_size=BATCH, shuffle=True)
 
 
-def ours(interpolation: str, cache: DecodedCache | None) -> Iterable[Any]:
+def ours(name: str, aim: float | None, cache: DecodedCache | None = None, *, linear: bool = False, **more: Any) -> Way:
     """Training crops of the collection here, as a training without masks reads them."""
     rows = read_rows("train")
-    crop = Crop.model_validate({"interpolation": interpolation})
+    crop = Crop(interpolation="linear" if linear else "antialiased")
     decoded = cache.of(rows) if cache else None
-    dataset = CropDataset(rows, bands=3, px=CROP_PX, crop=crop, seed=0, decoded=decoded)
-    return make_loader(dataset, FixedBatches(len(rows), batch_size=BATCH, epoch=0), workers=0)
+    dataset = CropDataset(rows, bands=3, px=CROP_PX, crop=crop, seed=0, decoded=decoded, **more)
+    loader = make_loader(dataset, FixedBatches(len(rows), batch_size=BATCH, epoch=0), workers=0)
+    return Way(name, lambda: sum(len(batch.rows) for batch in loader), aim)
 
 
 def filled(px: int | None) -> DecodedCache:
@@ -69,21 +71,37 @@ def consume(loader: Iterable[Any]) -> int:
     return sum(len(batch[0]) for batch in loader)
 
 
+def the_devices_part(cache: DecodedCache) -> Way:
+    """Resizing one batch of parts as a device does it, on this processor."""
+    rows = read_rows("train")
+    dataset = CropDataset(rows, bands=3, px=CROP_PX, crop=Crop(), seed=0, decoded=cache.of(rows), resize_on="device")
+    batch = dataset.__getitems__([(0, row) for row in range(min(BATCH, len(rows)))])
+    return Way("the device's part of that, on this CPU", lambda: len(batch.crops))
+
+
 def ways(raw: Path, px: int) -> list[Way]:
     """The reference first."""
+    whole = filled(None)
     found = [
         Way("ImageFolder, PIL, RandomResizedCrop, floats", partial(consume, reference(raw / "photos", floats=True))),
         Way("the same, bytes", partial(consume, reference(raw / "photos", floats=False))),
-        Way("shards", partial(consume, ours("antialiased", None)), aim=2.5),
-        Way("shards, linear", partial(consume, ours("linear", None)), aim=2.5),
-        Way("decoded_cache", partial(consume, ours("antialiased", filled(None))), aim=10),
-        Way("decoded_cache, linear", partial(consume, ours("linear", filled(None))), aim=10),
+        ours("shards", 2.5),
+        ours("shards, linear", 2.5, linear=True),
+        ours("shards, resize_on: device", 2.5, resize_on="device"),
+        ours("decoded_cache", 10, whole),
+        ours("decoded_cache, linear", 10, whole, linear=True),
+        ours("decoded_cache, resize_on: device", 10, whole, resize_on="device"),
+        the_devices_part(whole),
     ]
     if px > CEILING_PX:
-        small = filled(CEILING_PX)
-        name = f"decoded_px: {CEILING_PX}"
-        found.append(Way(name, partial(consume, ours("antialiased", small)), aim=10))
-        found.append(Way(f"{name}, linear", partial(consume, ours("linear", small)), aim=10))
+        small, name = filled(CEILING_PX), f"decoded_px: {CEILING_PX}"
+        found += [
+            ours("shards, reduced_decoding", 2.5, reduced=True),
+            ours("shards, reduced_decoding, resize_on: device", 2.5, reduced=True, resize_on="device"),
+            ours(name, 10, small),
+            ours(f"{name}, linear", 10, small, linear=True),
+            ours(f"{name}, resize_on: device", 10, small, resize_on="device"),
+        ]
     return found
 
 

@@ -230,6 +230,8 @@ def test_a_wrong_key_or_value_is_one_line_with_the_keys_that_stand_in_the_file(
         ("geopile/scheduler", "node0:8786", "geopile.scheduler: node0:8786 is no address of a Dask scheduler, such as tcp://node0:8786"),
         ("geopile/scheduler", "http://node0:80", "geopile.scheduler: http://node0:80: a Dask scheduler is not found by http, only by tcp, tls, ucx, ws, wss"),
         ("pretrain/gfm/decoded_px", 256, "pretrain.gfm.decoded_px = 256 needs pretrain.gfm.decoded_cache: true"),
+        ("pretrain/gfm", {"recipe": "gfm", "decoded_cache": True, "reduced_decoding": True}, "pretrain.gfm.reduced_decoding has no JPEGs to decode with pretrain.gfm.decoded_cache: true; use pretrain.gfm.decoded_px"),
+        ("pretrain/gfm", {"recipe": "gfm", "resize_on": "device", "crop": {"interpolation": "linear"}}, "pretrain.gfm.resize_on = device resizes as published; leave out pretrain.gfm.crop.interpolation, the loader's"),
         ("pretrain/decoded-images", {"recipe": "gfm"}, "pretrain.decoded-images is a reserved model name; choose another"),
         ("pretrain/teacher-features", {"recipe": "gfm"}, "pretrain.teacher-features is a reserved model name; choose another"),
         ("student/architecture/name", "hf-hub:a/b", "student.architecture: name = hf-hub:a/b: give timm's own name; weights from elsewhere are a kind of encoder"),
@@ -421,6 +423,11 @@ def test_statistics_of_8_bit_values_are_refused(tmp_path: Path) -> None:
         ({"batch_size": 32}, ["teacher", "gfm"], ["pretrain.gfm.schedule.base_lr = 0.0002, the published rate"]),
         ({"batch_size": 512}, ["teacher", "gfm"], []),
         ({"batch_size": 32, "schedule": {"base_lr": 1e-2}}, ["teacher", "gfm"], []),
+        (
+            {"batch_size": 512, "resize_on": "device"},
+            ["teacher", "gfm"],
+            ["pretrain.gfm.resize_on = device makes a crop cost"],
+        ),
         ({"batch_size": 512}, ["teacher"], ["pretrain.gfm is not among models: it is pretrained and never scored"]),
     ],
 )

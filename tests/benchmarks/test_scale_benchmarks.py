@@ -51,7 +51,7 @@ def test_made_pictures_differ_in_looks() -> None:
     ("name", "options", "rows"),
     [
         ("assemble", ["--images", "16"], {"class folders, 256 px JPEG": 5, "4-band scenes, 256 px tiles": 4}),
-        ("loader", ["--images", "8", "--px", "64"], {"64": 6}),
+        ("loader", ["--images", "8", "--px", "64"], {"64": 9}),
         ("storage", ["--images", "20", "--px", "64"], {"at random": 4, "in order": 5}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +17,8 @@ from gfm.errors import DataError
 from gfm.imagery.shard_reader import ShardReader, decode_image
 from gfm.params import Crop, Masking
 from gfm.pretraining.batch import collate
-from gfm.pretraining.collection import read_rows
-from gfm.pretraining.crops import random_crop
+from gfm.pretraining.collection import Rows, read_rows
+from gfm.pretraining.crops import random_part, resize
 from gfm.pretraining.data import CropDataset, FixedBatches, StepBatches, epoch_order, make_loader
 
 
@@ -26,8 +27,8 @@ def _dataset(seed: int = 0) -> CropDataset:
 
 
 def cut(image: np.ndarray, px: int, crop: Crop, seed: int) -> tuple[torch.Tensor, bool]:
-    into = torch.empty(image.shape[2], px, px, dtype=torch.uint8)
-    return into, random_crop(image, crop, np.random.default_rng(seed), into)
+    part, flip = random_part(image, crop, np.random.default_rng(seed))
+    return resize(part, crop, torch.empty(image.shape[2], px, px, dtype=torch.uint8)), flip
 
 
 def test_only_training_rows_are_trained_on(folder):
@@ -173,6 +174,28 @@ def test_every_band_is_cropped_alike(bands, px, interpolation):
         assert torch.equal(together[band], alone[0]) and flip == alike
 
 
+def test_reduced_decoding_shows_nearly_the_same_crops_of_large_jpegs(folder):
+    """The first is large enough for half of its size, the second is not, the third is no JPEG."""
+    dice = np.random.default_rng(0)
+    images = [cv2.resize(dice.integers(0, 256, (9, 9, 3), dtype=np.uint8), (px, px)) for px in (300, 80, 300)]
+    kinds = (".jpg", ".jpg", ".png")
+    files = [cv2.imencode(kind, image)[1].tobytes() for kind, image in zip(kinds, images, strict=True)]
+    (folder / "data/geopile/shards/00000.tar").write_bytes(b"".join(files))
+    table = read_rows("train").table.slice(0, 3)
+    sizes = [len(file) for file in files]
+    table = table.set_column(table.column_names.index("offset"), "offset", [[0, sizes[0], sizes[0] + sizes[1]]])
+    rows = Rows(table.set_column(table.column_names.index("size"), "size", [sizes]))
+    whole, reduced, again = (
+        CropDataset(rows, bands=3, px=64, crop=Crop(), seed=0, reduced=reduced) for reduced in (False, True, True)
+    )
+    apart = []
+    for key in ((epoch, row) for row in range(3) for epoch in range(4)):
+        one, other = whole[key], reduced[key]
+        assert torch.equal(other.image, again[key].image) and one.flip == other.flip
+        apart.append((one.image.float() - other.image.float()).abs().mean().item())
+    assert 0 < np.mean(apart[:4]) < 4 and not any(apart[4:])
+
+
 def test_a_batch_holds_its_samples_in_order(folder):
     dataset = _dataset()
     keys = [(0, 3), (2, 1), (0, 7)]
@@ -237,8 +260,6 @@ def test_a_reader_can_be_sent_to_another_process(folder):
 
 
 def test_images_of_four_bands_come_back_in_their_order(folder):
-    import cv2
-
     image = np.random.default_rng(0).integers(0, 255, (9, 7, 4), dtype=np.uint8)
     data = cv2.imencodemulti(".tif", [np.ascontiguousarray(image[..., band]) for band in range(4)])[1].tobytes()
     assert np.array_equal(decode_image(data, "scenes/x"), image)

@@ -22,7 +22,7 @@ from gfm.params import Params, Pretraining
 # How fast, how safely and how closely watched a run is, not what it learns.
 INDIFFERENT = (
     "workers", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints", "compile", "checkpoint_activations",
-    "sharding", "accumulate", "probe", "budget", "decoded_cache",
+    "sharding", "accumulate", "probe", "budget", "decoded_cache", "resize_on",
 )  # fmt: skip
 ABSENT = "none"
 

@@ -17,6 +17,7 @@ import simplejpeg
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_FACTORS = (8, 4, 2)  # those between take longer than the whole image
 _AGAIN = "fetch it again or remove it"
 
 
@@ -38,9 +39,10 @@ def is_png(head: bytes) -> bool:
     return head.startswith(_PNG_MAGIC)
 
 
-def decode_jpeg(data: bytes, max_pixels: int | None = None) -> Array:
+def decode_jpeg(data: bytes, max_pixels: int | None = None, enough_px: int | None = None) -> Array:
     """JPEG bytes -> uint8 (H, W, 1) or (H, W, 3) RGB, in stored orientation.
 
+    With `enough_px` at a half, a quarter or an eighth of its size, the smallest whose shorter side is no shorter.
     Raises PictureError when the data is cut or damaged (libjpeg alone would fill in grey) or is CMYK.
     """
     try:
@@ -49,8 +51,17 @@ def decode_jpeg(data: bytes, max_pixels: int | None = None) -> Array:
         if space in ("CMYK", "YCCK"):
             raise PictureError("is a CMYK JPEG, for print", "convert it to RGB")
         wanted = "GRAY" if space.lower() == "gray" else "RGB"
+        factor = next((factor for factor in _FACTORS if enough_px and min(height, width) >= factor * enough_px), 1)
         # Accurate DCT and upsampling: the fast ones differ between processors.
-        pixels = simplejpeg.decode_jpeg(data, colorspace=wanted, fastdct=False, fastupsample=False, strict=True)
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            colorspace=wanted,
+            fastdct=False,
+            fastupsample=False,
+            strict=True,
+            min_height=-(-height // factor),
+            min_width=-(-width // factor),
+        )
     except ValueError as error:
         raise PictureError(f"truncated or corrupt: {_lower(str(error))}") from None
     return np.asarray(pixels)

@@ -70,14 +70,15 @@ class ShardReader:
         return file
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, enough_px: int | None = None) -> NDArray[np.uint8]:
     """Decode an image of a shard (JPEG, PNG or TIFF) to (H, W, C) uint8, bands in order.
 
+    With `enough_px` a large JPEG comes smaller (see decode_jpeg), and nothing else does.
     `name` names the image in the DataError that unreadable bytes raise.
     """
     try:
         if is_jpeg(data):
-            return decode_jpeg(data)
+            return decode_jpeg(data, enough_px=enough_px)
         if is_png(data):
             return decode_png(data)
         if (image := decode_bands(data)) is not None:

@@ -97,6 +97,8 @@ class PretrainingBase(Section):
     workers: NonNegativeInt = 2  # data loading processes
     decoded_cache: bool = False  # decode the images once, to disk: about ten times the bytes of the shards, said first
     decoded_px: PositiveInt | None = None  # in the cache: larger images are resized once to this shorter side
+    resize_on: Literal["loader", "device"] = "loader"  # of the training's crops; device: for a GPU that waits for them
+    reduced_decoding: bool = False  # of JPEGs twice as large as crops need, at 1/2, 1/4 or 1/8: slightly other crops
     checkpoint_minutes: PositiveFloat = 5.0
     checkpoint_steps: PositiveInt | None = None  # also after every so many steps
     keep_checkpoints: PositiveInt = 1  # the last so many stay until the training ends

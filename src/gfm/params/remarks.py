@@ -19,4 +19,8 @@ def remarks(params: Params) -> list[str]:
                 f"{rates.reference_batch}; at batch_size = {run.batch_size} the highest rate is "
                 f"{rates.base_lr * share:.3g}. Short runs want more: configs/field.yaml has 1.6e-2"
             )
+        if run.resize_on == "device" and params.device == "cpu":
+            lines.append(
+                f"pretrain.{name}.resize_on = device makes a crop cost ten times as much on device: cpu; leave it out"
+            )
     return lines

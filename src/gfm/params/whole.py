@@ -199,6 +199,10 @@ class Params(Section):
             )
         if run.decoded_px is not None and not run.decoded_cache:
             yield f"{key}.decoded_px = {run.decoded_px} needs {key}.decoded_cache: true"
+        if run.reduced_decoding and run.decoded_cache:
+            yield f"{key}.reduced_decoding has no JPEGs to decode with {key}.decoded_cache: true; use {key}.decoded_px"
+        if run.resize_on == "device" and run.crop.interpolation != "antialiased":
+            yield f"{key}.resize_on = device resizes as published; leave out {key}.crop.interpolation, the loader's"
         if run.batch_size % run.accumulate:
             yield f"{key}.accumulate = {run.accumulate} does not divide {key}.batch_size = {run.batch_size}"
         if run.sharding == "full":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from gfm.models.masking import block_mask
 from gfm.params import Crop, Masking
 from gfm.pretraining.batch import Batch, Sample, collate
 from gfm.pretraining.collection import Rows
-from gfm.pretraining.crops import random_crop
+from gfm.pretraining.crops import enough_px, random_part, resize
+from gfm.pretraining.regions import LARGEST, Regions, fresh
 
 SHARDS = layout.COLLECTION / "shards"
 VALIDATION_EPOCH = -1  # validation always sees the same crops
@@ -53,6 +54,8 @@ class CropDataset(Dataset[Sample]):
         crops: how many different crops an image has; 0: a new one every epoch.
         features: the teacher's features of these crops, where they are cached.
         decoded: the images, where they are cached; None: they are read from `shards`.
+        resize_on: where the crops of a batch are resized; a sample by itself is always resized here.
+        reduced: decode JPEGs that are much larger than a crop at a half, a quarter or an eighth of their size.
     """
 
     def __init__(
@@ -67,36 +70,47 @@ class CropDataset(Dataset[Sample]):
         crops: int = 0,
         features: Features | None = None,
         decoded: Images | None = None,
+        resize_on: Literal["loader", "device"] = "loader",
+        reduced: bool = False,
         shards: Path = SHARDS,
     ) -> None:
         self.rows, self.bands, self.px, self.crop, self.seed = rows, bands, px, crop, seed
         self.masking, self.crops, self.features = masking, crops, features
-        self.decoded = decoded
+        self.decoded, self.resize_on = decoded, resize_on
+        self.enough_px = enough_px(crop, px) if reduced else None
         self.reader = ShardReader(shards)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        return self._sample(key, torch.empty(self.bands, self.px, self.px, dtype=torch.uint8))
+        return self._sample(key, self._room())
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """The samples of a batch; their crops are written where the batch has them, not copied there."""
-        images = torch.empty(len(keys), self.bands, self.px, self.px, dtype=torch.uint8)
+        if self.resize_on == "device":
+            samples = [self._sample(key) for key in keys]
+            return collate(samples, Regions.gather([sample.image for sample in samples], self.px))
+        images = self._room(len(keys))
         return collate([self._sample(key, image) for key, image in zip(keys, images, strict=True)], images)
 
-    def _sample(self, key: tuple[int, int], into: Tensor) -> Sample:
+    def _sample(self, key: tuple[int, int], into: Tensor | None = None) -> Sample:
         epoch, row = key
         number = epoch % self.crops if self.crops and epoch >= 0 else epoch
         draw = np.random.default_rng(self._draw("", number, row))
-        flip = random_crop(self._image(row), self.crop, draw, into)
+        part, flip = random_part(self._image(row), self.crop, draw)
+        if into is None and max(part.shape[:2]) > LARGEST * self.px:
+            into = self._room()
         return Sample(
-            into,
+            torch.from_numpy(part).permute(2, 0, 1) if into is None else resize(part, self.crop, into),
             row,
             flip,
             self._mask(epoch, row),
             self.features.feature(number, row) if self.features is not None else None,
         )
+
+    def _room(self, *images: int) -> Tensor:
+        return fresh(*images, self.bands, self.px, self.px)
 
     def _mask(self, epoch: int, row: int) -> Tensor | None:
         if self.masking is None:
@@ -112,7 +126,7 @@ class CropDataset(Dataset[Sample]):
         if self.decoded is not None:
             return self.decoded.image(row)
         name = self.rows.id(row)
-        image = decode_image(self.reader.bytes(*self.rows.place(row)), name)
+        image = decode_image(self.reader.bytes(*self.rows.place(row)), name, self.enough_px)
         if image.shape[2] != self.bands:
             raise DataError(
                 f"{name}: {image.shape[2]} bands, but geopile.bands has {self.bands}; run `gfm assemble` again"

@@ -33,6 +33,7 @@ INDIFFERENT = (
     "probe",
     "sharding",
     "decoded_cache",  # but its decoded_px
+    "resize_on",
 )
 
 
@@ -115,12 +116,13 @@ class Job:
             seed=self.seed,
             masking=recipe.masking if recipe else None,
             decoded=self.decoded.of(rows) if self.decoded else None,
-            **{"crop": self.run.crop, **more},
+            resize_on=self.run.resize_on,
+            **{"crop": self.run.crop, "reduced": self.run.reduced_decoding, **more},
         )
 
     def whole(self, rows: Rows) -> CropDataset:
         """The images of `rows` as wholes."""
-        return self.crops(rows, crop=WHOLE)
+        return self.crops(rows, crop=WHOLE, reduced=False)
 
     def checkpoint(self) -> TimedCheckpoint:
         """Where and when it is saved, and what it must agree with to be resumed."""

@@ -124,6 +124,8 @@ def fill_cache(
     }
     if dataset.decoded is not None and dataset.decoded.px is not None:  # else the images are those of the shards
         whole["decoded_px"] = dataset.decoded.px
+    if dataset.enough_px is not None:
+        whole["enough_px"] = dataset.enough_px
     text = json.dumps(whole, indent=1, sort_keys=True)
     cache = TeacherCache(FOLDER / xxhash.xxh3_64_hexdigest(text.encode()))
     if processes.rank == 0:

@@ -33,7 +33,7 @@ def flops_per_image(
     few = batch.first(COUNTED_IMAGES).to(next(model.parameters()).device)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device = few.images.device
+    device = few.rows.device
     if checkpointed:
         backbone.set_grad_checkpointing(False)  # type: ignore[operator]
     with (
