@@ -62,6 +62,19 @@ def test_a_mask_of_0_and_255_read_as_class_ids_is_refused_with_the_fix(buildings
     assert "or set tasks.buildings.data.foreground = above-zero" in printed
 
 
+def test_why_most_files_cannot_be_used_is_said_before_what_follows_from_it(buildings, drawing):
+    task = drawing.segmentation()
+    task["data"]["foreground"] = "exact"
+    workplace = buildings(**task)
+    for area in ("north", "south"):
+        drawing.picture(workplace.raw / f"b/{area}/masks/0.png", np.zeros((20, 24), np.uint8))
+    drawing.picture(workplace.raw / "b/east/masks/0.png", np.zeros((20, 24), np.uint8))
+    code, printed = workplace.gfm("index")
+    told = "buildings: 15 of 18 cannot be used, 15 of them for the same reason: b/east/masks/1.png: holds the value 255"
+    assert code == 2 and told in printed
+    assert printed.index(told) < printed.index("the validation part shows no building")
+
+
 def test_a_grey_mask_saved_as_rgba_counts_by_its_colour_not_by_its_alpha(buildings, drawing):
     workplace = buildings()
     rgba = np.zeros((20, 24, 4), np.uint8)

@@ -88,7 +88,8 @@ def test_when_the_baseline_wins_it_says_so(judge: Any) -> None:
 
 def test_one_seed_is_no_evidence(judge: Any) -> None:
     said = judge({"teacher": [0.80], "gfm": [0.90]})
-    assert said.headline == "gfm: ARP +12.50 % over teacher, no difference shown"
+    assert said.headline == "No difference shown between gfm and teacher"
+    assert said.detail.startswith("Its ARP of +12.50 % has no interval to judge it by (")
     assert "one seed on scenes" in said.detail
 
 

@@ -74,6 +74,8 @@ def _index_task(params: Params, name: str, task: Task, folder: Path) -> list[Ref
     refused = sorted(refused + unreadable + unfit, key=lambda item: (item.file, item.reason))
     if not seen:
         raise data.none_usable(refused)
+    if refused:  # before anything that follows from it is said
+        say(_commonest(name, refused, met))
     classes = data.classes([item.sample for item in seen])
     positive_id(name, task, classes)
     parts, split_by = _parts(name, task, data, [item.sample for item in seen])
@@ -133,6 +135,14 @@ def _parts(name: str, task: Task, data: TaskFormat[Any], samples: Sequence[Sampl
         if part not in given:
             raise DataError(f"tasks.{name}: the split by {source} leaves no sample to {part}; complete the data or it")
     return given, source
+
+
+def _commonest(name: str, refused: Sequence[Refused], met: int) -> str:
+    """How many files cannot be used, and the reason of most of them."""
+    ((reason, count),) = Counter(item.reason for item in refused).most_common(1)
+    file = next(item.file for item in refused if item.reason == reason)
+    alike = f", {count} of them for the same reason" if count > 1 else ""
+    return f"{name}: {len(refused)} of {met} cannot be used{alike}: {file}: {reason}"
 
 
 def _without(left_out: set[int], samples: Sequence[tuple[Seen, Part]]) -> tuple[list[tuple[Seen, Part]], Counter[Part]]:

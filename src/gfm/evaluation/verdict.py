@@ -54,8 +54,10 @@ def verdict(assessment: Assessment) -> Verdict:
     if interval is None:
         why = assessment.intervals.reasons[best]
         return Verdict(
-            f"{best}: ARP {arp:+.2f} % over {baseline}, no difference shown",
-            _sentences(f"There is no interval to judge it by ({why}); give the tasks more seeds.", chance),
+            f"No difference shown between {best} and {baseline}",
+            _sentences(
+                f"Its ARP of {arp:+.2f} % has no interval to judge it by ({why}); give the tasks more seeds.", chance
+            ),
             caution,
         )
     bounds = f"{assessment.level} interval {_bounds(interval)}"

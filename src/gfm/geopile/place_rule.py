@@ -39,7 +39,8 @@ def place_splits(places: Iterable[str], rule: Splits) -> dict[str, Side]:
     for part, names in named.items():
         for name in names:
             if name not in splits:
-                raise DataError(f"splits.{part}_places names {name}, which is no place; {_existing(name, splits)}")
+                what = f"splits.{part}_places names {name}, which is no place of any image that was kept"
+                raise DataError(f"{what}; {_existing(name, splits)}")
             splits[name] = part
     return splits
 
