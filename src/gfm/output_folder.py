@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import xxhash
+
 from gfm.disk_room import say_if_dvc_lacks_room
 from gfm.errors import GfmError
 
 LOCKS = Path(".gfm/locks")
+_READABLE = 48  # characters of a path in the name of its lock: at most 4 bytes each, of 255
 
 
 @contextmanager
@@ -81,9 +84,11 @@ def growing_folder(final: Path) -> Iterator[Path]:
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
     """Held by one process of the working folder at a time; GfmError for a second one that wants to write `path`."""
+    one = path.resolve().as_posix()  # however it is spelled
+    name = f"{one.replace('/', '-')[-_READABLE:]}-{xxhash.xxh3_64_hexdigest(os.fsencode(one))}"
     try:
         LOCKS.mkdir(parents=True, exist_ok=True)
-        file = (LOCKS / path.as_posix().replace("/", "-")).open("w")
+        file = (LOCKS / name).open("w")
     except OSError as error:
         raise GfmError(f"{LOCKS}: no lock can be made there ({error.strerror}); run in a folder to write in") from None
     with file as lock:

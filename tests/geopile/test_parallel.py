@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +25,40 @@ def test_a_killed_worker_is_one_line_with_what_to_change() -> None:
     ):
         list(map_in_order(os._exit, [9] * 20))
     assert dict(os.environ) == before
+
+
+def test_a_killed_process_leaves_no_workers_behind() -> None:
+    script = """
+import os, signal
+from gfm.geopile.parallel import ordered_map
+def main():
+    with ordered_map(2) as map_in_order:
+        pids = sorted(set(map_in_order(pid_of, range(40))))
+        print(*pids, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+def pid_of(_):
+    return os.getpid()
+if __name__ == "__main__":
+    main()
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "killed.py")
+        file.write_text(script)
+        done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=120)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert done.returncode == -signal.SIGKILL and pids
+    deadline = time.monotonic() + 60
+    while any(map(_runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def test_results_come_in_order_for_any_number_of_processes() -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -86,7 +87,7 @@ def ordered_map(workers: int) -> Iterator[OrderedMap]:
     context = multiprocessing.get_context("spawn")
     with (
         _one_thread_each(),
-        ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool,
     ):
 
         def pooled(
@@ -119,6 +120,20 @@ def in_order(
     finally:
         for future, _ in waiting:
             future.cancel()
+
+
+def _begin() -> None:
+    """In a new worker."""
+    cv2.setNumThreads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells its workers nothing: they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(pickled: bytes, item: Item) -> Any:

@@ -67,6 +67,8 @@ class ClassFolders(FormatBase):
 def _stored_values(classes: Any) -> Any:
     """A list of names means the values 0, 1 and so on; a name's single value means that one; {value: name} too."""
     if isinstance(classes, list):
+        if any(isinstance(name, dict) for name in classes):
+            raise ValueError("lists names alone; with their values it is a mapping: {background: 0, roof: [1, 2]}")
         unquoted = [name for name in classes if not isinstance(name, str)]
         if unquoted:
             raise ValueError(f"names {unquoted[0]!r}, which YAML does not take for text: write it in quotes")
