@@ -121,6 +121,7 @@ TIMM = {"kind": "timm", "architecture": {}, "licence": "x"}
         ("tasks/scenes/finetune/lr", float("inf"), "tasks.scenes.finetune.lr = inf: must be a finite number"),
         ("tasks/scenes/finetune/seeds", [1, -2], "tasks.scenes.finetune.seeds.1 = -2: must be greater than or equal to 0"),
         ("tasks/buildings/data/classes", ["no", False], "tasks.buildings.data.classes: names False, which YAML does not take for text: write it in quotes"),
+        ("tasks/buildings/data/classes", ["no", {"yes": 1}], "tasks.buildings.data.classes: lists names alone; with their values it is a mapping: {background: 0, roof: [1, 2]}"),
         ("geopile/sources/scenes/imagery/bands", {"R": "red"}, "geopile.sources.scenes.imagery.bands.R = 'red': must be a number"),
         ("pretrain/my model", {"recipe": "gfm"}, "pretrain.my model = 'my model': must be a name of letters, digits, - and _"),
         ("carbon/country_iso", "us", "carbon.country_iso = 'us': must be three capital letters, such as FRA"),
