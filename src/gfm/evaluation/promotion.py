@@ -165,11 +165,13 @@ def _gain_reasons(params: Params, arp: Gain, gains: dict[str, Gain], rival: str,
         reasons.append(f"it is not shown to beat {rival}: ARP {arp.told(level)}")
     margin = 100 * params.promotion.margin
     for task, gain in gains.items():
-        if gain.interval is None or gain.interval.low < -margin:
-            sure = "is" if gain.interval is not None and gain.interval.high < -margin else "may be"
-            reasons.append(
-                f"{task}: it {sure} worse than {rival} by more than promotion.margin = {margin:g} %: {gain.told(level)}"
-            )
+        allowed = f"promotion.margin = {margin:g} %"
+        if gain.interval is None:
+            said = f"{gain.value:+.2f} % without an interval does not show that it is no more than {allowed} worse"
+            reasons.append(f"{task}: {said} than {rival}; give the task more seeds")
+        elif gain.interval.low < -margin:
+            sure = "is" if gain.interval.high < -margin else "may be"
+            reasons.append(f"{task}: it {sure} worse than {rival} by more than {allowed}: {gain.told(level)}")
     return reasons
 
 
