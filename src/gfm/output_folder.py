@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -57,6 +57,18 @@ def new_folder(final: Path) -> Iterator[Path]:
         say_if_dvc_lacks_room(final)
 
 
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove all but the files of these names: other files, links, and folders whatever they are called; GfmError."""
+    for path in folder.iterdir():
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.is_symlink() or path.name not in names:
+                path.unlink()
+        except OSError as error:
+            raise GfmError(f"{path}: cannot be removed ({error.strerror}); remove it") from None
+
+
 @contextmanager
 def growing_folder(final: Path) -> Iterator[Path]:
     """A folder that is called `final` when the block ends without an error, and is kept beside its place until then.
@@ -68,6 +80,8 @@ def growing_folder(final: Path) -> Iterator[Path]:
         raise GfmError(f"{final}: exists already; give a new folder, or remove it")
     with only_writer(final):
         unfinished = final.parent / f".{final.name}.unfinished"
+        if os.path.lexists(unfinished) and (unfinished.is_symlink() or not unfinished.is_dir()):
+            raise GfmError(f"{unfinished}: is not a folder; remove it")
         try:
             unfinished.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -11,7 +11,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
 from gfm.errors import GfmError
-from gfm.imagery.geotiff import TILE, Layers, Place, new_geotiff, tag_of
+from gfm.imagery.geotiff import TILE, Layers, Place, files_of, new_geotiff
 
 PLACE = Place(1100, 700, rasterio.CRS.from_epsg(32631), Affine(2, 0, 500_000, 0, -2, 4_600_000))
 
@@ -28,10 +28,9 @@ def test_blocks_become_a_tiled_file_with_overviews_that_say_what_they_hold(tmp_p
         np.testing.assert_array_equal(found.read(), pixels)
         assert (found.crs, found.transform) == (PLACE.crs, PLACE.transform)
         assert found.block_shapes == [(TILE, TILE)] and found.overviews(1) == [2]
-        assert found.colormap(1)[1] == (9, 9, 9, 255)
-    assert tag_of(path, "GFM_TASK") == "coast" and tag_of(path, "GFM_MODEL") is None
+        assert found.colormap(1)[1] == (9, 9, 9, 255) and found.tags()["GFM_TASK"] == "coast"
+    assert sorted(tmp_path.iterdir()) == files_of(path, layers)
     assert "<Category>land &amp; ice</Category>" in (tmp_path / "a.tif.aux.xml").read_text()
-    assert tag_of(tmp_path / "none.tif", "GFM_TASK") is None
 
 
 def test_a_block_that_fails_leaves_the_file_that_was_there(tmp_path):
@@ -40,7 +39,6 @@ def test_a_block_that_fails_leaves_the_file_that_was_there(tmp_path):
     with pytest.raises(KeyError), new_geotiff(path, PLACE, Layers("float32", ["m"], np.nan), {}):
         raise KeyError("model")
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"] and path.read_bytes() == b"before"
-    assert tag_of(path, "GFM_TASK") is None
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from gfm.errors import GfmError
-from gfm.imagery.raster import Array, ImageError, open_scene
+from gfm.imagery.raster import Array
 
 TILE = 512  # side of a tile, px; a multiple of 16
 
@@ -115,23 +115,16 @@ def new_geotiff(path: Path, place: Place, layers: Layers, tags: Mapping[str, str
                 dataset.close()
         with _writing(path):
             _add_overviews(unfinished, place, layers)
-        if layers.values:
-            path.with_name(f"{path.name}.aux.xml").write_text(_categories(layers.values), encoding="utf-8")
-        unfinished.replace(path)
+            for beside in files_of(path, layers)[1:]:
+                beside.write_text(_categories(layers.values), encoding="utf-8")
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def tag_of(path: Path, name: str) -> str | None:
-    """A tag that `new_geotiff` wrote; None where the file, or the tag, is not there."""
-    if not path.is_file():
-        return None
-    try:
-        with open_scene(path, None) as dataset:
-            found: str | None = dataset.tags().get(name)
-    except ImageError:
-        return None
-    return found
+def files_of(path: Path, layers: Layers) -> list[Path]:
+    """What `new_geotiff` writes: the raster first, and where its values have names, the file of these."""
+    return [path, path.with_name(f"{path.name}.aux.xml")] if layers.values else [path]
 
 
 def _describe(dataset: Any, layers: Layers, tags: Mapping[str, str]) -> None:

@@ -158,7 +158,8 @@ def test_a_scene_of_nothing_but_nodata_is_never_looked_at(workplace, adapted, mo
     adapted("segmentation", imagery={"nodata": 0})
     _scene(Path("empty.tif"), np.zeros((50, 60, 3), np.uint8))
     monkeypatch.setattr("gfm.downstream.prediction.model.Predictor.logits", None)
-    assert workplace.gfm("predict", "t", "teacher", "empty.tif", "--out", "maps")[0] == 0
+    code, printed = workplace.gfm("predict", "t", "teacher", "empty.tif", "--out", "maps")
+    assert code == 0 and "note: empty: is nodata throughout" in printed
     assert (_read("maps/empty.tif")[0] == 255).all()
 
 

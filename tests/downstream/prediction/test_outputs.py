@@ -21,6 +21,10 @@ from gfm.downstream.tasks import Batch
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
+def _files(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
 def _rows(path):
     with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -65,7 +69,7 @@ def test_a_scene_is_no_image_to_label_as_a_whole(workplace, adapted, drawing):
     adapted("classification")
     drawing.picture(Path("scene.png"), workplace.noise(65, 40))
     code, printed = workplace.gfm("predict", "t", "teacher", "scene.png", "--out", "table")
-    assert code == 2 and not Path("table").exists()
+    assert code == 2 and not [path for path in Path().iterdir() if "table" in path.name]
     assert "scene.png: is 40x65 px, the model was trained on whole images of 32x32; cut it into such tiles" in printed
 
 
@@ -165,17 +169,124 @@ def test_scenes_that_a_stopped_call_finished_are_taken_over_and_said_to_be(workp
         assert Path(f"maps/{name}.tif").read_bytes() == Path(f"again/{name}.tif").read_bytes()
 
 
-def test_what_a_stopped_call_left_of_other_scenes_does_not_come_along(workplace, adapted, drawing):
+def _cut(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def _zero_the_end(path):
+    """As a file's size may be on the disk before its bytes are."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("a.tif", _cut),
+        ("a_probabilities.tif", _zero_the_end),
+        ("a_probabilities.tif", Path.unlink),
+        ("a.tif.aux.xml", Path.unlink),
+        (".a.finished", _cut),
+        (".a.finished", Path.unlink),
+    ],
+)
+def test_a_map_that_is_not_as_it_was_finished_is_made_again(workplace, adapted, drawing, monkeypatch, name, harm):
     adapted("segmentation")
+    for image in "ab":
+        drawing.picture(Path(f"in/{image}.png"), workplace.noise(32, 32))
+    words = ("predict", "t", "teacher", "in", "--probabilities", "--out")
+    assert workplace.gfm(*words, "whole")[0] == 0
+    predict, looked = Predictor.logits, []
+
+    def stopped(self, chips):
+        looked.append(1)
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return predict(self, chips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "logits", stopped)
+        assert workplace.gfm(*words, "maps")[0] == 130
+    harm(Path(".maps.unfinished") / name)
+    code, printed = workplace.gfm(*words, "maps")
+    assert code == 0 and "was finished before" not in printed, printed
+    assert not any(scene["kept"] for scene in json.loads(Path("maps/run.json").read_text())["scenes"])
+    assert _files("maps") == _files("whole")
+    for path in Path("whole").glob("*.tif*"):
+        assert (Path("maps") / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "results"),
+    [
+        ("segmentation", ["a.tif", "a.tif.aux.xml"]),
+        ("regression", ["a.tif"]),
+        ("classification", ["predictions.csv"]),
+    ],
+)
+def test_nothing_that_an_earlier_call_left_comes_along(workplace, adapted, drawing, kind, results):
+    adapted(kind)
     drawing.picture(Path("a.png"), workplace.noise(32, 32))
     left = Path(".maps.unfinished")
-    left.mkdir()
-    for name in ("old.tif", ".a.tif.part", "a_probabilities.tif", "a.tif"):
+    for folder in ("more/of/it", "b.tif", ".a.tif.part"):
+        (left / folder).mkdir(parents=True)
+    Path("mine.txt").write_text("mine")
+    (left / results[-1]).symlink_to(Path("mine.txt").resolve())
+    for name in ("old.tif", "a_probabilities.tif", "quarantine.csv"):
         (left / name).write_bytes(b"half a file")
-    assert workplace.gfm("predict", "t", "teacher", "a.png", "--out", "maps")[0] == 0
-    assert sorted(path.name for path in Path("maps").iterdir()) == ["a.tif", "a.tif.aux.xml", "run.json"]
+    for name in {"a.tif", "a.tif.aux.xml", "predictions.csv"} - {results[-1]}:
+        (left / name).write_bytes(b"half a file")
+    code, printed = workplace.gfm("predict", "t", "teacher", "a.png", "--out", "maps")
+    assert code == 0, printed
+    assert _files("maps") == [*results, "run.json"]
+    assert Path("mine.txt").read_text() == "mine"
+    if kind != "classification":
+        with rasterio.open("maps/a.tif") as dataset:
+            assert dataset.read().shape == (1, 32, 32)
+
+
+def test_the_earlier_map_of_a_scene_that_cannot_be_used_now_does_not_come_along(workplace, adapted, drawing):
+    adapted("segmentation")
+    for name in "ab":
+        drawing.picture(Path(f"in/{name}.png"), workplace.noise(32, 32))
+    assert workplace.gfm("predict", "t", "teacher", "in", "--out", "maps")[0] == 0
+    Path("maps").rename(".maps.unfinished")
+    Path("in/a.png").write_bytes(b"no picture")
+    assert workplace.gfm("predict", "t", "teacher", "in", "--out", "maps")[0] == 2
+    assert _files("maps") == ["b.tif", "b.tif.aux.xml", "quarantine.csv", "run.json"]
+
+
+def test_a_map_never_names_another_file_than_it_was_asked_for(workplace, adapted, drawing, monkeypatch):
+    adapted("segmentation")
+    drawing.picture(Path("old/a.png"), workplace.noise(32, 32))
+    with monkeypatch.context() as patch:
+        patch.setattr("gfm.downstream.prediction.predict.write_run", lambda *given: [][0])
+        with pytest.raises(IndexError):
+            workplace.gfm("predict", "t", "teacher", "old", "--out", "maps")
+    assert ".a.finished" in _files(".maps.unfinished")  # kept until the end
+    Path("old").rename("new")
+    assert workplace.gfm("predict", "t", "teacher", "new", "--out", "maps")[0] == 0
     with rasterio.open("maps/a.tif") as dataset:
-        assert dataset.read().shape == (1, 32, 32)
+        assert dataset.tags()["GFM_INPUT"] == "new/a.png"
+
+
+@pytest.mark.parametrize(("kind", "result"), [("segmentation", "a.tif"), ("classification", "predictions.csv")])
+def test_a_folder_in_the_place_of_a_result_gives_way(workplace, adapted, drawing, kind, result):
+    adapted(kind)
+    drawing.picture(Path("a.png"), workplace.noise(32, 32))
+    (Path(".maps.unfinished") / result / "x").mkdir(parents=True)
+    code, printed = workplace.gfm("predict", "t", "teacher", "a.png", "--out", "maps")
+    assert code == 0 and (Path("maps") / result).is_file(), printed
+
+
+def test_a_link_in_the_place_of_the_unfinished_folder_is_never_followed(workplace, adapted, drawing):
+    adapted("segmentation")
+    drawing.picture(Path("mine/a.png"), workplace.noise(32, 32))
+    Path(".maps.unfinished").symlink_to("mine")
+    code, printed = workplace.gfm("predict", "t", "teacher", "mine", "--out", "maps")
+    assert code == 2 and ".maps.unfinished: is not a folder; remove it" in printed
+    assert _files("mine") == ["a.png"]
 
 
 def test_a_disk_without_room_is_one_line_and_leaves_no_map(workplace, adapted, drawing):

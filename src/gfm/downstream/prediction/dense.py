@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128_hexdigest
 
+from gfm.downstream.prediction.finished import is_finished, record_name, set_finished
 from gfm.downstream.prediction.inputs import Item
 from gfm.downstream.prediction.maps import Map, maps
 from gfm.downstream.prediction.model import Predictor
 from gfm.downstream.prediction.scene import Scene, check_same_ground, opened
 from gfm.downstream.prediction.windows import Block, Logits, Windows
 from gfm.downstream.tasks import TaskSpec
-from gfm.imagery.geotiff import new_geotiff, tag_of
+from gfm.imagery.geotiff import files_of, new_geotiff
 from gfm.params import Imagery
 from gfm.progress import say, track
 
 LABELS_IMAGES = ("classification", "multilabel")  # kinds that are not dense, whatever their data
 SUFFIXES = ("", "_probabilities")  # of the maps' names
-MADE_FROM = "GFM_MADE_FROM"
 
 
 def is_dense(kind: str, spec: TaskSpec) -> bool:
@@ -44,11 +44,11 @@ class Mapper:
     tags: Mapping[str, str]  # of every map
     depends: str  # changes with the model, the settings and the code
 
-    def predict(self, item: Item, folder: Path) -> dict[str, Any]:
-        """Write the maps of one scene, or pair of dates, into `folder`; what is to be recorded of them.
+    def predict(self, item: Item, folder: Path) -> tuple[dict[str, Any], list[Path]]:
+        """Write the maps of one scene, or pair of dates, into `folder`; what is to be recorded of them, and all files.
 
-        Maps that lie there already, made from the same scene in the same way, stay. ImageError where a file is not as
-        declared; no map of the scene is left then.
+        Maps that lie there already, finished and made from the same scene in the same way, stay. ImageError where a
+        file is not as declared.
         """
         predictor, trained_on = self.predictor, self.predictor.file.trained_on
         with ExitStack() as stack:
@@ -60,16 +60,19 @@ class Mapper:
                 first.place.width, first.place.height, trained_on.chip, self.overlap, _factor(predictor.model.spec)
             )
             hashes = [date.content() for date in dates]
-            made_from = xxh3_128_hexdigest("/".join([self.depends, *hashes]).encode())
+            made_from = xxh3_128_hexdigest("/".join([self.depends, item.shown, *hashes]).encode())
             made = maps(predictor.file.kind, predictor.model.spec, first.imagery, trained_on.bands, self.probabilities)
             paths = [folder / f"{item.name}{each.suffix}.tif" for each in made]
-            kept = all(tag_of(path, MADE_FROM) == made_from for path in paths)
+            files = [file for path, each in zip(paths, made, strict=True) for file in files_of(path, each.layers)]
+            record = folder / record_name(item.name)
+            kept = is_finished(record, made_from, files)
             if kept:
                 say(f"{item.name}: was finished before, from the same files")
             else:
-                tags = {**self.tags, "GFM_INPUT": item.shown, MADE_FROM: made_from}
+                tags = {**self.tags, "GFM_INPUT": item.shown}
                 self._write(item.name, dates, windows, list(zip(paths, made, strict=True)), tags)
-        return {
+                set_finished(record, made_from, files)
+        about = {
             "inputs": dict(zip(map(str, item.files), hashes, strict=True)),
             "outputs": [path.name for path in paths],
             "width": windows.width,
@@ -77,6 +80,7 @@ class Mapper:
             "windows": len(windows.columns) * len(windows.rows),
             "kept": kept,
         }
+        return about, files
 
     def _write(
         self,
@@ -88,13 +92,17 @@ class Mapper:
     ) -> None:
         channels = _channels(self.predictor.model.spec)
         place = dates[0].place.finer(*windows.out, windows.factor)
+        empty = True
         with ExitStack() as files:
             writers = [(files.enter_context(new_geotiff(path, place, each.layers, tags)), each) for path, each in made]
             blocks = windows.blended(channels, lambda columns, y: _look(self.predictor, dates, windows, columns, y))
             for block in track(blocks, name, total=windows.blocks(channels), unit="blocks"):
                 lacking = _lacking(dates, windows, block)
+                empty = empty and bool(lacking.all())
                 for write, each in writers:
                     write(block.x, block.y, each.made(block.logits, lacking))
+        if empty:
+            say(f"note: {name}: is nodata throughout, and so is its map")
 
 
 def _factor(spec: TaskSpec) -> Fraction:

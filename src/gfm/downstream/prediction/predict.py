@@ -11,6 +11,7 @@ from typing import Any
 
 from gfm.downstream.finetune import known_task
 from gfm.downstream.prediction.dense import SUFFIXES, Mapper, is_dense
+from gfm.downstream.prediction.finished import record_name
 from gfm.downstream.prediction.inputs import Item, check_names, find_items
 from gfm.downstream.prediction.model import Predictor, best_seed
 from gfm.downstream.prediction.whole_images import TABLE, predict_images
@@ -19,12 +20,13 @@ from gfm.downstream.result import write_run
 from gfm.errors import DataError, GfmError
 from gfm.imagery.raster import ImageError
 from gfm.layout import task_folder
-from gfm.output_folder import growing_folder
+from gfm.output_folder import growing_folder, keep_only
 from gfm.params import CLASS_MAPS, Params
 from gfm.progress import counted, say
 from gfm.tracking.carbon import measure
 from gfm.tracking.provenance import provenance, source_digest
 
+RUN = "run.json"
 FAILED = "quarantine.csv"
 SHOWN_FAILURES = 3
 
@@ -45,7 +47,7 @@ def predict(
     A model of maps gives a GeoTIFF a scene, on the scene's own grid; one that labels images as a whole gives
     `predictions.csv`. `run.json` says what they were made from. `seed` None is the one that was best on validation. A
     file that cannot be used is listed in `quarantine.csv`; it stops no other, but at the end there is a GfmError.
-    Scenes that a killed call has finished are taken over where nothing that they depend on has changed.
+    Scenes that a killed call has finished are taken over where neither they nor what they depend on has changed.
     """
     task = known_task(params, task_name)
     check_requirements(params)
@@ -76,6 +78,7 @@ def predict(
         check_names(items, suffixes)
         settings |= {"overlap": overlap, "probabilities": probabilities}
     made: list[dict[str, Any]] = []
+    files = [TABLE]  # of the results
     failed: dict[Path, str] = {}
 
     def fail(error: ImageError) -> None:
@@ -84,6 +87,7 @@ def predict(
         say(f"cannot be used: {error.path}: {failed[error.path]}")
 
     with growing_folder(out) as unfinished:
+        keep_only(unfinished, _of_use(items, suffixes) if dense else ())
         with measure(params.carbon, f"predict {task_name}/{model_name}") as meter:
             if dense:
                 tags = {
@@ -95,11 +99,12 @@ def predict(
                 }
                 depends = json.dumps([tags, weights, settings, source_digest()])
                 mapper = Mapper(predictor, imagery, overlap, probabilities, tags, depends)
-                made = _map(mapper, items, unfinished, suffixes, fail)
+                made, files = _map(mapper, items, unfinished, fail)
                 done = len(made)
             else:
                 done = predict_images(predictor, items, imagery, unfinished, fail)
         if not done:
+            (unfinished / TABLE).unlink(missing_ok=True)  # which has no rows
             raise DataError(f"nothing could be predicted: {_few(failed)}")
         energy, kept = meter.energy, sum(scene["kept"] for scene in made)
         if kept:
@@ -108,7 +113,7 @@ def predict(
             )
         _write_failed(unfinished, failed)
         write_run(
-            unfinished / "run.json",
+            unfinished / RUN,
             {
                 "task": task_name,
                 "kind": task.kind,
@@ -124,30 +129,33 @@ def predict(
                 "energy": energy.as_dict(),
             },
         )
+        keep_only(unfinished, [*files, RUN, *([FAILED] if failed else [])])
     what = counted(done, "scene") if dense else f"{counted(done, 'image')} in {TABLE}"
     say(f"{task_name}, {model_name}, seed {seed}: {what}, {energy.seconds:.0f} s, written to {out}")
     if failed:
         raise DataError(f"{len(failed)} of {len(items)} could not be predicted, see {out / FAILED}: {_few(failed)}")
 
 
+def _of_use(items: Sequence[Item], suffixes: Sequence[str]) -> set[str]:
+    """The names of the files of a stopped call that may be taken over."""
+    names = {record_name(item.name) for item in items}
+    return names | {f"{item.name}{end}.tif{more}" for item in items for end in suffixes for more in ("", ".aux.xml")}
+
+
 def _map(
-    mapper: Mapper, items: Sequence[Item], folder: Path, suffixes: Sequence[str], fail: Callable[[ImageError], None]
-) -> list[dict[str, Any]]:
-    """The maps of every scene that can be used; `folder` may hold some of a stopped call, and keeps no others."""
-    names = {item: [f"{item.name}{end}.tif{more}" for end in suffixes for more in ("", ".aux.xml")] for item in items}
-    wanted = {name for own in names.values() for name in own}
-    for file in folder.iterdir():
-        if file.name not in wanted:
-            file.unlink()
-    made = []
+    mapper: Mapper, items: Sequence[Item], folder: Path, fail: Callable[[ImageError], None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is to be recorded of every scene that can be used, and the names of their maps' files."""
+    made, files = [], []
     for item in items:
         try:
-            made.append(mapper.predict(item, folder))
+            about, own = mapper.predict(item, folder)
         except ImageError as error:
-            for name in names[item]:
-                (folder / name).unlink(missing_ok=True)
             fail(error)
-    return made
+        else:
+            made.append(about)
+            files += [file.name for file in own]
+    return made, files
 
 
 def _write_failed(folder: Path, failed: Mapping[Path, str]) -> None:
