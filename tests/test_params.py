@@ -427,7 +427,7 @@ def test_statistics_of_8_bit_values_are_refused(tmp_path: Path) -> None:
         (
             {"batch_size": 512, "resize_on": "device"},
             ["teacher", "gfm"],
-            ["pretrain.gfm.resize_on = device makes a crop cost"],
+            ["pretrain.gfm.resize_on = device takes far longer than the loader"],
         ),
         ({"batch_size": 512}, ["teacher"], ["pretrain.gfm is not among models: it is pretrained and never scored"]),
     ],

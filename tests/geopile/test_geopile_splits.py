@@ -159,8 +159,8 @@ def test_a_source_without_held_out_images_is_named_with_lines_that_give_it_some(
     printed = capsys.readouterr().out.splitlines()
     assert "few                            40        0        0           0 of 3      0.0%" in printed
     assert "few: none of its 40 images in 3 places are in val" in printed
-    alone = "one: none of its 5 images are in val, for they are one place, ground-2km-1-1; a smaller splits.block_km"
-    assert f"{alone} may divide it" in printed
+    alone = "one: none of its 5 images are in val, for they are one place, ground-2km-1-1; where that is a block of"
+    assert f"{alone} ground, a smaller splits.block_km may divide it" in printed
     start = printed.index("to even this out, put under `splits:` in the parameter file")
     pasted = yaml.safe_load("\n".join(printed[start + 1 : start + 3]))
     assert pasted == {"val_places": ["few/a: [north].tif"], "train_places": ["few/b.tif", "few/c.tif"]}

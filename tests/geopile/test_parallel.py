@@ -56,9 +56,12 @@ if __name__ == "__main__":
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
+    except ProcessLookupError:
         return False
+    try:  # one that ended stays in Linux's table until its new parent has looked
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return sys.platform != "linux"
 
 
 def test_results_come_in_order_for_any_number_of_processes() -> None:

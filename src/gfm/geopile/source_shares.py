@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import yaml
 
 from gfm.geopile.place_rule import Side, place_position
-from gfm.imagery.footprint import GROUND
 from gfm.params import Splits
 
 
@@ -57,8 +56,10 @@ def unevenness(shares: Sequence[SourceShare], rule: Splits) -> list[str]:
         many = f"{one.val.total() or 'none'} of its {images.total()} images"
         if len(images) == 1:
             (place,) = images
-            finer = "; a smaller splits.block_km may divide it" if place.startswith(GROUND) else ""
-            lines.append(f"{one.source}: {many} are in val, for they are one place, {place}{finer}")
+            lines.append(
+                f"{one.source}: {many} are in val, for they are one place, {place}; where that is a block of ground, "
+                "a smaller splits.block_km may divide it"
+            )
             continue
         lines.append(f"{one.source}: {many} in {len(images)} places are in val")
         held = _about(images, rule.val_share)

@@ -18,7 +18,6 @@ _DEGREE_DECIMALS = 7
 FULL_TURN = 360.0  # degrees of longitude
 POLE = 90.0  # degrees of latitude
 _ROUNDING = 1e-6  # of a pixel
-GROUND = "ground-"  # starts the name of a block of ground
 
 # As rasterio's Affine: x = a column + b line + c and y = d column + e line + f of a pixel's upper left corner.
 Transform = tuple[float, float, float, float, float, float]
@@ -196,7 +195,7 @@ def ground_block(bounds: Bounds, km: float) -> str:
     round_km = round(EARTH_KM * math.cos(math.radians(middle)), 3)
     columns = max(1, math.floor(round_km / km))
     column = math.floor((longitude + 180) / 360 * columns) % columns
-    return f"{GROUND}{km:g}km-{row}-{column}"
+    return f"ground-{km:g}km-{row}-{column}"
 
 
 def file_block(path: Path, km: float) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _TYPES = {np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")}
-_MOST_BANDS = 128
+_MOST_BANDS = 128  # of one array of OpenCV 5; OpenCV 4 has 512
 
 
 def interleaved(planes: Array) -> Array:

@@ -21,6 +21,6 @@ def remarks(params: Params) -> list[str]:
             )
         if run.resize_on == "device" and params.device == "cpu":
             lines.append(
-                f"pretrain.{name}.resize_on = device makes a crop cost ten times as much on device: cpu; leave it out"
+                f"pretrain.{name}.resize_on = device takes far longer than the loader on device: cpu; leave it out"
             )
     return lines
